@@ -1,1 +1,7 @@
+mod cgroup;
+mod procs;
+mod seccomp;
+mod security;
+mod users;
+
 fn main() {}
