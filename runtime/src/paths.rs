@@ -1,0 +1,79 @@
+//! Where things lie on the host.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, ErrorKind, ResultExt};
+
+/// The folders of one Dewar installation and of one user's (or root's) state.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Images and containers; survives a reboot.
+    pub data: PathBuf,
+    /// Sockets and locks of what runs; does not survive a reboot.
+    pub run: PathBuf,
+    /// Guest kernel, initramfs, templates: `../lib/dewar` beside the running program's folder.
+    pub lib: PathBuf,
+    /// The programs that belong together.
+    pub bin: PathBuf,
+}
+
+impl Paths {
+    /// With `root`, all state lies below it; otherwise in the places of the Filesystem Hierarchy Standard (root) or the
+    /// XDG base directories (others).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when no place can be told, [`ErrorKind::Internal`] when folders cannot be made.
+    pub fn find(root: Option<&Path>) -> Result<Self, Error> {
+        let exe = std::env::current_exe().context(|| "Cannot tell where this program lies".into())?;
+        let bin = exe.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let lib = bin.parent().unwrap_or(Path::new("/")).join("lib/dewar");
+        let (data, run) = match root {
+            Some(root) => {
+                let root = std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?;
+                (root.clone(), root.join("run"))
+            }
+            None if rustix::process::geteuid().is_root() => ("/var/lib/dewar".into(), "/run/dewar".into()),
+            None => {
+                let data = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|h| h.join(".local/share")));
+                let data = data.ok_or_else(|| {
+                    Error::new(ErrorKind::Invalid, "Neither HOME nor XDG_DATA_HOME is set: give --root DIR")
+                })?;
+                let run = from_env("XDG_RUNTIME_DIR").unwrap_or_else(|| data.clone());
+                (data.join("dewar"), run.join("dewar"))
+            }
+        };
+        for dir in [&data, &run] {
+            make_private_dir(dir)?;
+        }
+        Ok(Self { data, run, lib, bin })
+    }
+
+    /// A file of the installation.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] with what to do.
+    pub fn lib_file(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.lib.join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("{} is missing: run `cargo xtask install` or start Dewar through `cargo xtask run`", path.display()),
+        ))
+    }
+}
+
+fn from_env(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Makes a folder, its parents included, that only its owner can enter.
+pub(crate) fn make_private_dir(dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .context(|| format!("Cannot make the folder {}", dir.display()))
+}

@@ -1,0 +1,200 @@
+//! What front ends call: makes, finds, starts and removes containers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use dewar_protocol::{GuestFile, UserSpec, WindowSize};
+
+use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Status, Writable, new_id};
+use crate::control::{Client, Streams, now_ns};
+use crate::engine::EngineChoice;
+use crate::images::{Image, Store};
+use crate::supervisor::scratch;
+use crate::{Error, ErrorKind, Paths, ResultExt};
+
+/// One installation with one state root.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub paths: Paths,
+}
+
+/// Everything about a container that is to be made.
+#[derive(Debug)]
+pub struct CreateOptions {
+    pub name: String,
+    /// As the user wrote it.
+    pub image_name: String,
+    /// JSON of the OCI `config.json`.
+    pub spec: Vec<u8>,
+    /// Path and arguments, for display.
+    pub command: Vec<String>,
+    pub user: UserSpec,
+    pub files: Vec<GuestFile>,
+    pub engine: EngineChoice,
+    pub kernel: Option<PathBuf>,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+    pub writable: Writable,
+    pub terminal: bool,
+    pub open_stdin: bool,
+    pub init: bool,
+    pub labels: BTreeMap<String, String>,
+    pub stop_signal: i32,
+    pub stop_timeout: u32,
+    pub auto_remove: bool,
+}
+
+impl Runtime {
+    /// # Errors
+    /// As [`Paths::find`].
+    pub fn open(root: Option<&Path>) -> Result<Self, Error> {
+        Ok(Self { paths: Paths::find(root)? })
+    }
+
+    /// # Errors
+    /// Those of opening the image store.
+    pub fn images(&self) -> Result<Store, Error> {
+        Store::open(&self.paths.data.join("images")).context(|| "Cannot open the image store".into())
+    }
+
+    #[must_use]
+    pub fn containers(&self) -> ContainerStore {
+        ContainerStore::new(&self.paths)
+    }
+
+    /// Makes a container without starting it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when the name is taken; on any error nothing is left behind.
+    pub fn create(&self, image: &Image, options: CreateOptions) -> Result<Container, Error> {
+        let CreateOptions { spec, writable, .. } = options;
+        let config = ContainerConfig {
+            id: new_id(),
+            name: options.name,
+            created_ns: now_ns(),
+            image: ImageRef { name: options.image_name, id: image.id.clone() },
+            layers: image.layers.iter().map(|l| (l.path.clone(), l.length)).collect(),
+            command: options.command,
+            engine: options.engine,
+            kernel: options.kernel,
+            vcpus: options.vcpus,
+            memory_mib: options.memory_mib,
+            writable,
+            terminal: options.terminal,
+            open_stdin: options.open_stdin,
+            init: options.init,
+            user: options.user,
+            files: options.files,
+            labels: options.labels,
+            stop_signal: options.stop_signal,
+            stop_timeout: options.stop_timeout,
+            auto_remove: options.auto_remove,
+        };
+        self.containers().create(config, &spec, |dir| match writable {
+            Writable::Disk { size } => scratch::make(&self.paths, &dir.join("scratch.img"), size),
+            Writable::Tmpfs { .. } => Ok(()),
+        })
+    }
+
+    /// Starts a created or exited container and returns when its command runs. The answered connection can be waited on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] when it runs already, [`ErrorKind::CommandNotFound`],
+    /// [`ErrorKind::CommandNotExecutable`], [`ErrorKind::Machine`] with the guest's last words.
+    pub fn start(
+        &self,
+        container: &Container,
+        streams: Streams,
+        size: Option<WindowSize>,
+    ) -> Result<Client, Error> {
+        if container.state()?.status.is_live() {
+            return Err(Error::new(ErrorKind::State, format!("Container {} is running already", container.config.name)));
+        }
+        let (ours, theirs) = UnixStream::pair().context(|| "Cannot make a socket pair".into())?;
+        self.spawn_supervisor(container, theirs.into())?;
+        let mut client = Client::new(ours);
+        client.start(streams, size)?;
+        Ok(client)
+    }
+
+    /// The supervisor finds its first control connection on descriptor 3. Its own messages go to a file, since it
+    /// outlives its parent's terminal.
+    fn spawn_supervisor(&self, container: &Container, connection: OwnedFd) -> Result<(), Error> {
+        let program = self.paths.bin.join("dewar-supervisor");
+        let messages = File::create(container.dir.join("supervisor.log"))
+            .context(|| format!("Cannot write in {}", container.dir.display()))?;
+        let mut command = Command::new(&program);
+        command
+            .arg(&container.config.id)
+            .arg(&self.paths.data)
+            .arg(&self.paths.run)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(messages)
+            .current_dir("/");
+        let raw = connection.as_raw_fd();
+        // SAFETY: the closure only calls dup2 and fcntl, which are async-signal-safe.
+        unsafe {
+            command.pre_exec(move || {
+                if raw == 3 {
+                    // SAFETY: clearing the close-on-exec flag of a descriptor that is open in the child.
+                    return cvt(unsafe { libc::fcntl(3, libc::F_SETFD, 0) });
+                }
+                // SAFETY: both are plain numbers; `raw` is open in the child.
+                cvt(unsafe { libc::dup2(raw, 3) })
+            });
+        }
+        command.spawn().context(|| format!("Cannot start {}", program.display()))?;
+        Ok(())
+    }
+
+    /// Removes a container; a running one only with `force`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] when it runs and `force` is not given.
+    pub fn remove(&self, container: &Container, force: bool) -> Result<(), Error> {
+        if container.state()?.status.is_live() {
+            if !force {
+                return Err(Error::new(
+                    ErrorKind::State,
+                    format!(
+                        "You cannot remove a running container {}. Stop the container before attempting removal or force \
+                         remove",
+                        container.config.id
+                    ),
+                ));
+            }
+            if let Ok(mut client) = Client::connect(container) {
+                let _ = client.stop(Some(libc::SIGKILL), Some(0));
+            }
+        }
+        // With auto-remove the supervisor may be removing it right now: its lock is gone when it has finished.
+        if !container.dir.join("config.json").exists() {
+            return Ok(());
+        }
+        let _lock = container.lock()?;
+        if !container.dir.join("config.json").exists() {
+            let _ = fs::remove_dir(&container.dir);
+            return Ok(());
+        }
+        container.remove_files()
+    }
+
+    /// Image ids that containers use.
+    ///
+    /// # Errors
+    /// When the containers cannot be listed.
+    pub fn used_images(&self) -> Result<Vec<(String, Status)>, Error> {
+        let all = self.containers().list()?;
+        Ok(all.into_iter().filter_map(|c| Some((c.config.image.id.clone(), c.state().ok()?.status))).collect())
+    }
+}
+
+fn cvt(result: i32) -> std::io::Result<()> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
