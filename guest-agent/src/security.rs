@@ -1,56 +1,352 @@
-//! Capabilities, rlimits, no_new_privs, oom_score_adj. Everything but `from_spec` allocates nothing.
-use oci_spec::runtime::{LinuxCapabilities, PosixRlimit};
-use rustix::io;
+//! What a process may do: capabilities, resource limits, no_new_privs and its OOM score (OCI `process`).
+//!
+//! Reading the specification happens in the agent. The rest runs in the child, in this order: [`CapabilitySets::drop_bounding`]
+//! and [`Rlimits::apply`] while it is still privileged, [`set_keep_caps`], setuid(2), [`CapabilitySets::apply`],
+//! [`set_no_new_privs`]; none of it allocates but [`set_oom_score_adj`].
 
+use std::fs;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType};
+use rustix::{
+    io::{self, Errno},
+    process::{Resource, Rlimit},
+    thread::{self, CapabilitySet},
+};
+
+/// What the specification asks that cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
     #[error("Resource limit {name} is given twice")]
-    DuplicateRlimit { name: String },
+    DuplicateRlimit { name: &'static str },
+    #[error("The soft limit {soft} of {name} is above its hard limit {hard}")]
+    RlimitOrder { name: &'static str, soft: u64, hard: u64 },
+    #[error("Setting resource limit {name}")]
+    Rlimit { name: &'static str, source: Errno },
+    #[error("An OOM score adjustment must be in -1000..=1000, and {value} is not")]
+    OomScoreRange { value: i32 },
+    #[error("Setting the OOM score adjustment to {value}")]
+    OomScore { value: i32, source: std::io::Error },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The five capability sets (capabilities(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CapabilitySets {
-    bounding: u64,
+    bounding: CapabilitySet,
+    effective: CapabilitySet,
+    permitted: CapabilitySet,
+    inheritable: CapabilitySet,
+    ambient: CapabilitySet,
+    known: CapabilitySet,
 }
 
 impl CapabilitySets {
-    /// `None`: all sets empty. Second value: names this kernel does not know, ignored.
+    /// Reads the specification; `None` is no capability at all. Also returns a sentence for each capability that is left
+    /// out: one that this kernel does not know, or an ambient one that is not permitted and inheritable as well.
     pub fn from_spec(spec: Option<&LinuxCapabilities>) -> (Self, Vec<String>) {
-        todo!("{spec:?}")
+        Self::with_known(spec, known_to_kernel())
     }
-    /// 1. Before setuid, while CAP_SETPCAP is held.
+
+    fn with_known(spec: Option<&LinuxCapabilities>, known: CapabilitySet) -> (Self, Vec<String>) {
+        let wanted = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+            spec.and_then(|s| set(s).as_ref()).map_or(CapabilitySet::empty(), to_set)
+        };
+        let asked = Self {
+            bounding: wanted(LinuxCapabilities::bounding),
+            effective: wanted(LinuxCapabilities::effective),
+            permitted: wanted(LinuxCapabilities::permitted),
+            inheritable: wanted(LinuxCapabilities::inheritable),
+            ambient: wanted(LinuxCapabilities::ambient),
+            known,
+        };
+        let all = asked.bounding | asked.effective | asked.permitted | asked.inheritable | asked.ambient;
+        let mut warnings: Vec<String> = single(all - known)
+            .map(|set| format!("Capability {} is unknown to this kernel and ignored", name(set)))
+            .collect();
+        let raisable = asked.permitted & asked.inheritable;
+        warnings.extend(single((asked.ambient & known) - raisable).map(|set| {
+            format!("Capability {} cannot be ambient without being permitted and inheritable: ignored", name(set))
+        }));
+        let sets = Self {
+            bounding: asked.bounding & known,
+            effective: asked.effective & known,
+            permitted: asked.permitted & known,
+            inheritable: asked.inheritable & known,
+            ambient: asked.ambient & known & raisable,
+            known,
+        };
+        (sets, warnings)
+    }
+
+    /// Drops from the bounding set what is not in ours. Needs CAP_SETPCAP: before setuid(2).
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn drop_bounding(&self) -> io::Result<()> {
-        todo!()
+        single(self.known - self.bounding).try_for_each(thread::remove_capability_from_bounding_set)
     }
-    /// 3. After setuid (with `set_keep_caps(true)` before it): effective, permitted, inheritable, then ambient.
+
+    /// Sets the other sets, after setuid(2) with [`set_keep_caps`] before it.
+    ///
+    /// # Errors
+    /// The kernel's: EPERM for what the process does not have to give.
     pub fn apply(&self) -> io::Result<()> {
-        todo!()
+        thread::clear_ambient_capability_set()?;
+        thread::set_capabilities(
+            None,
+            thread::CapabilitySets {
+                effective: self.effective,
+                permitted: self.permitted,
+                inheritable: self.inheritable,
+            },
+        )?;
+        single(self.ambient).try_for_each(|set| thread::configure_capability_in_ambient_set(set, true))
     }
 }
 
-/// 2. Before setuid.
-pub fn set_keep_caps(keep: bool) -> io::Result<()> {
-    todo!("{keep}")
+fn to_set(names: &Capabilities) -> CapabilitySet {
+    ALL.iter()
+        .filter(|(c, _)| names.contains(c))
+        .map(|(_, number)| CapabilitySet::from_bits_retain(1 << number))
+        .collect()
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rlimits {}
+/// Every member as a set of one.
+fn single(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
+    (0..u64::BITS).map(|bit| CapabilitySet::from_bits_retain(1 << bit)).filter(move |one| set.contains(*one))
+}
+
+fn known_to_kernel() -> CapabilitySet {
+    let all = CapabilitySet::from_bits_retain(u64::MAX);
+    single(all).take_while(|one| thread::capability_is_in_bounding_set(*one).is_ok()).collect()
+}
+
+fn name(set: CapabilitySet) -> String {
+    let number = set.bits().trailing_zeros();
+    ALL.iter()
+        .find(|(_, n)| *n == number)
+        .map_or_else(|| format!("number {number}"), |(capability, _)| format!("CAP_{capability}"))
+}
+
+/// linux/capability.h
+const ALL: [(Capability, u32); 41] = [
+    (Capability::Chown, 0),
+    (Capability::DacOverride, 1),
+    (Capability::DacReadSearch, 2),
+    (Capability::Fowner, 3),
+    (Capability::Fsetid, 4),
+    (Capability::Kill, 5),
+    (Capability::Setgid, 6),
+    (Capability::Setuid, 7),
+    (Capability::Setpcap, 8),
+    (Capability::LinuxImmutable, 9),
+    (Capability::NetBindService, 10),
+    (Capability::NetBroadcast, 11),
+    (Capability::NetAdmin, 12),
+    (Capability::NetRaw, 13),
+    (Capability::IpcLock, 14),
+    (Capability::IpcOwner, 15),
+    (Capability::SysModule, 16),
+    (Capability::SysRawio, 17),
+    (Capability::SysChroot, 18),
+    (Capability::SysPtrace, 19),
+    (Capability::SysPacct, 20),
+    (Capability::SysAdmin, 21),
+    (Capability::SysBoot, 22),
+    (Capability::SysNice, 23),
+    (Capability::SysResource, 24),
+    (Capability::SysTime, 25),
+    (Capability::SysTtyConfig, 26),
+    (Capability::Mknod, 27),
+    (Capability::Lease, 28),
+    (Capability::AuditWrite, 29),
+    (Capability::AuditControl, 30),
+    (Capability::Setfcap, 31),
+    (Capability::MacOverride, 32),
+    (Capability::MacAdmin, 33),
+    (Capability::Syslog, 34),
+    (Capability::WakeAlarm, 35),
+    (Capability::BlockSuspend, 36),
+    (Capability::AuditRead, 37),
+    (Capability::Perfmon, 38),
+    (Capability::Bpf, 39),
+    (Capability::CheckpointRestore, 40),
+];
+
+/// Keeps permitted capabilities over setuid(2).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_keep_caps(keep: bool) -> io::Result<()> {
+    thread::set_keep_capabilities(keep)
+}
+
+/// Resource limits, checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rlimits {
+    limits: Vec<(&'static str, Resource, Rlimit)>,
+}
 
 impl Rlimits {
+    /// Reads the specification.
+    ///
+    /// # Errors
+    /// [`SecurityError::DuplicateRlimit`] and [`SecurityError::RlimitOrder`].
     pub fn from_spec(spec: Option<&[PosixRlimit]>) -> Result<Self, SecurityError> {
-        todo!("{spec:?}")
+        let mut limits: Vec<(&'static str, Resource, Rlimit)> = Vec::new();
+        for rlimit in spec.unwrap_or_default() {
+            let (name, resource) = resource(rlimit.typ());
+            let (soft, hard) = (rlimit.soft(), rlimit.hard());
+            if limits.iter().any(|(other, _, _)| *other == name) {
+                return Err(SecurityError::DuplicateRlimit { name });
+            }
+            if soft > hard {
+                return Err(SecurityError::RlimitOrder { name, soft, hard });
+            }
+            limits.push((name, resource, Rlimit { current: finite(soft), maximum: finite(hard) }));
+        }
+        Ok(Self { limits })
     }
-    /// On the calling process.
-    pub fn apply(&self) -> io::Result<()> {
-        todo!()
+
+    /// Sets the limits of the calling process. Raising a hard limit needs CAP_SYS_RESOURCE.
+    ///
+    /// # Errors
+    /// [`SecurityError::Rlimit`].
+    pub fn apply(&self) -> Result<(), SecurityError> {
+        self.limits.iter().try_for_each(|(name, resource, limit)| {
+            rustix::process::setrlimit(*resource, *limit).map_err(|source| SecurityError::Rlimit { name, source })
+        })
     }
 }
 
+fn finite(value: u64) -> Option<u64> {
+    (value != u64::MAX).then_some(value)
+}
+
+fn resource(kind: PosixRlimitType) -> (&'static str, Resource) {
+    match kind {
+        PosixRlimitType::RlimitCpu => ("RLIMIT_CPU", Resource::Cpu),
+        PosixRlimitType::RlimitFsize => ("RLIMIT_FSIZE", Resource::Fsize),
+        PosixRlimitType::RlimitData => ("RLIMIT_DATA", Resource::Data),
+        PosixRlimitType::RlimitStack => ("RLIMIT_STACK", Resource::Stack),
+        PosixRlimitType::RlimitCore => ("RLIMIT_CORE", Resource::Core),
+        PosixRlimitType::RlimitRss => ("RLIMIT_RSS", Resource::Rss),
+        PosixRlimitType::RlimitNproc => ("RLIMIT_NPROC", Resource::Nproc),
+        PosixRlimitType::RlimitNofile => ("RLIMIT_NOFILE", Resource::Nofile),
+        PosixRlimitType::RlimitMemlock => ("RLIMIT_MEMLOCK", Resource::Memlock),
+        PosixRlimitType::RlimitAs => ("RLIMIT_AS", Resource::As),
+        PosixRlimitType::RlimitLocks => ("RLIMIT_LOCKS", Resource::Locks),
+        PosixRlimitType::RlimitSigpending => ("RLIMIT_SIGPENDING", Resource::Sigpending),
+        PosixRlimitType::RlimitMsgqueue => ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+        PosixRlimitType::RlimitNice => ("RLIMIT_NICE", Resource::Nice),
+        PosixRlimitType::RlimitRtprio => ("RLIMIT_RTPRIO", Resource::Rtprio),
+        PosixRlimitType::RlimitRttime => ("RLIMIT_RTTIME", Resource::Rttime),
+    }
+}
+
+/// Execve(2) grants nothing from now on.
+///
+/// # Errors
+/// The kernel's.
 pub fn set_no_new_privs() -> io::Result<()> {
-    todo!()
+    thread::set_no_new_privs(true)
 }
 
-/// Writes /proc/self/oom_score_adj (call while the agent's procfs is in view).
-pub fn set_oom_score_adj(value: i32) -> io::Result<()> {
-    todo!("{value}")
+/// Adjusts how soon the OOM killer takes the calling process, in the procfs at `/proc`.
+///
+/// # Errors
+/// [`SecurityError::OomScoreRange`] and [`SecurityError::OomScore`].
+pub fn set_oom_score_adj(value: i32) -> Result<(), SecurityError> {
+    if !(-1000..=1000).contains(&value) {
+        return Err(SecurityError::OomScoreRange { value });
+    }
+    fs::write("/proc/self/oom_score_adj", value.to_string()).map_err(|source| SecurityError::OomScore { value, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> LinuxCapabilities {
+        serde_json::from_str(json).expect("parses")
+    }
+
+    #[test]
+    fn the_table_is_complete_and_in_order() {
+        assert!(ALL.iter().enumerate().all(|(index, (_, number))| index == *number as usize));
+        assert_eq!(name(CapabilitySet::SYS_ADMIN), "CAP_SYS_ADMIN");
+        assert_eq!(name(CapabilitySet::CHECKPOINT_RESTORE), "CAP_CHECKPOINT_RESTORE");
+    }
+
+    #[test]
+    fn sets_are_read() {
+        let spec = spec(
+            r#"{"bounding":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"],
+               "inheritable":["CAP_KILL"],"ambient":["CAP_KILL"]}"#,
+        );
+        let (sets, warnings) = CapabilitySets::with_known(Some(&spec), CapabilitySet::all());
+        assert_eq!(sets.bounding, CapabilitySet::CHOWN | CapabilitySet::KILL);
+        for set in [sets.effective, sets.permitted, sets.inheritable, sets.ambient] {
+            assert_eq!(set, CapabilitySet::KILL);
+        }
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn no_capabilities_section_is_no_capability() {
+        let (sets, warnings) = CapabilitySets::with_known(None, CapabilitySet::all());
+        assert!(sets.bounding.is_empty() && sets.permitted.is_empty());
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_left_out_with_one_warning() {
+        let spec = spec(r#"{"bounding":["CAP_BPF","CAP_CHOWN"],"permitted":["CAP_BPF"]}"#);
+        let known = CapabilitySet::all() - CapabilitySet::BPF;
+        let (sets, warnings) = CapabilitySets::with_known(Some(&spec), known);
+        assert_eq!(sets.bounding, CapabilitySet::CHOWN);
+        assert!(sets.permitted.is_empty());
+        assert_eq!(warnings, ["Capability CAP_BPF is unknown to this kernel and ignored"]);
+    }
+
+    #[test]
+    fn an_ambient_capability_must_be_permitted_and_inheritable() {
+        let spec = spec(r#"{"permitted":["CAP_KILL"],"ambient":["CAP_KILL"]}"#);
+        let (sets, warnings) = CapabilitySets::with_known(Some(&spec), CapabilitySet::all());
+        assert!(sets.ambient.is_empty());
+        assert_eq!(warnings.len(), 1);
+    }
+
+    fn rlimits(json: &str) -> Result<Rlimits, SecurityError> {
+        let spec: Vec<PosixRlimit> = serde_json::from_str(json).expect("parses");
+        Rlimits::from_spec(Some(&spec))
+    }
+
+    #[test]
+    fn limits_are_read_and_the_largest_value_is_no_limit() {
+        let limits =
+            rlimits(r#"[{"type":"RLIMIT_NOFILE","soft":10,"hard":18446744073709551615}]"#).expect("reads").limits;
+        assert_eq!(limits, [("RLIMIT_NOFILE", Resource::Nofile, Rlimit { current: Some(10), maximum: None })]);
+    }
+
+    #[test]
+    fn limits_that_contradict_are_refused() {
+        let twice = r#"[{"type":"RLIMIT_CPU","soft":1,"hard":1},{"type":"RLIMIT_CPU","soft":1,"hard":1}]"#;
+        assert!(matches!(rlimits(twice), Err(SecurityError::DuplicateRlimit { name: "RLIMIT_CPU" })));
+        let order = r#"[{"type":"RLIMIT_CPU","soft":2,"hard":1}]"#;
+        assert!(matches!(rlimits(order), Err(SecurityError::RlimitOrder { soft: 2, hard: 1, .. })));
+    }
+
+    #[test]
+    fn limits_are_set() {
+        let before = rustix::process::getrlimit(Resource::Core);
+        let hard = before.maximum.unwrap_or(u64::MAX);
+        let json = format!(r#"[{{"type":"RLIMIT_CORE","soft":0,"hard":{hard}}}]"#);
+        rlimits(&json).expect("reads").apply().expect("sets");
+        assert_eq!(rustix::process::getrlimit(Resource::Core).current, Some(0));
+    }
+
+    #[test]
+    fn an_oom_score_outside_the_range_is_refused() {
+        assert!(matches!(set_oom_score_adj(1001), Err(SecurityError::OomScoreRange { value: 1001 })));
+    }
 }
