@@ -1,1 +1,15 @@
-//! vmm/devices
+//! Virtio devices, one folder each, and the serial port.
+//!
+//! Knows no KVM and no transport: a device gets checked queues and an [`Interrupt`](dewar_virtio::Interrupt), and the
+//! serial port a trait of its own. Each device runs in one [`Worker`](dewar_virtio::worker::Worker).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+

@@ -1,0 +1,3 @@
+//! Ways by which a driver reaches a device.
+
+pub mod mmio;
