@@ -25,6 +25,8 @@ pub mod lifecycle;
 pub mod queue;
 pub mod queue_config;
 pub mod status;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod test_utils;
 pub mod transport;
 pub mod worker;
 
