@@ -19,4 +19,4 @@ pub mod supervisor;
 
 pub use error::{Error, ErrorKind, ResultExt};
 pub use paths::Paths;
-pub use runtime::{CreateOptions, Runtime};
+pub use runtime::{CreateOptions, Runtime, host_files, machine_memory_mib, machine_vcpus};

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -122,34 +121,22 @@ impl Runtime {
         Ok(client)
     }
 
-    /// The supervisor finds its first control connection on descriptor 3. Its own messages go to a file, since it
+    /// The supervisor finds its first control connection on standard input. Its own messages go to a file, since it
     /// outlives its parent's terminal.
     fn spawn_supervisor(&self, container: &Container, connection: OwnedFd) -> Result<(), Error> {
         let program = self.paths.bin.join("dewar-supervisor");
         let messages = File::create(container.dir.join("supervisor.log"))
             .context(|| format!("Cannot write in {}", container.dir.display()))?;
-        let mut command = Command::new(&program);
-        command
+        Command::new(&program)
             .arg(&container.config.id)
             .arg(&self.paths.data)
             .arg(&self.paths.run)
-            .stdin(Stdio::null())
+            .stdin(connection)
             .stdout(Stdio::null())
             .stderr(messages)
-            .current_dir("/");
-        let raw = connection.as_raw_fd();
-        // SAFETY: the closure only calls dup2 and fcntl, which are async-signal-safe.
-        unsafe {
-            command.pre_exec(move || {
-                if raw == 3 {
-                    // SAFETY: clearing the close-on-exec flag of a descriptor that is open in the child.
-                    return cvt(unsafe { libc::fcntl(3, libc::F_SETFD, 0) });
-                }
-                // SAFETY: both are plain numbers; `raw` is open in the child.
-                cvt(unsafe { libc::dup2(raw, 3) })
-            });
-        }
-        command.spawn().context(|| format!("Cannot start {}", program.display()))?;
+            .current_dir("/")
+            .spawn()
+            .context(|| format!("Cannot start {}", program.display()))?;
         Ok(())
     }
 
@@ -195,6 +182,58 @@ impl Runtime {
     }
 }
 
-fn cvt(result: i32) -> std::io::Result<()> {
-    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+/// Memory of a machine whose container has no limit, in MiB.
+const DEFAULT_MEMORY_MIB: u64 = 512;
+/// What a guest needs beside its container's memory: kernel, agent, page cache of the layers' metadata.
+const OVERHEAD_MIB: u64 = 64;
+/// As many as the guest kernel and the VMM support.
+const MAX_VCPUS: u64 = 32;
+
+/// Memory in MiB of the machine for a container limited to `limit` bytes.
+#[must_use]
+pub fn machine_memory_mib(limit: Option<u64>) -> u64 {
+    let Some(limit) = limit else { return DEFAULT_MEMORY_MIB };
+    let mib = limit.div_ceil(1 << 20);
+    // The kernel's own bookkeeping takes 64 bytes for each 4 KiB page.
+    mib + mib / 64 + OVERHEAD_MIB
+}
+
+/// vCPUs of the machine for a container limited to `cpus` (docker's `--cpus`) or to a set of CPUs; one without a limit.
+#[must_use]
+pub fn machine_vcpus(cpus: Option<f64>, cpuset: Option<u64>) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=32 right after")]
+    let from_quota = cpus.map(|c| c.ceil().clamp(1.0, 32.0) as u64);
+    let wanted = cpuset.or(from_quota).unwrap_or(1).clamp(1, MAX_VCPUS);
+    u8::try_from(wanted).unwrap_or(1)
+}
+
+/// The files that docker puts over an image's own: names of this host and of the loopback, and (there is no network yet)
+/// an empty resolver configuration.
+#[must_use]
+pub fn host_files(hostname: &str) -> Vec<GuestFile> {
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\t{hostname}\n"
+    );
+    [("/etc/hosts", hosts), ("/etc/hostname", format!("{hostname}\n")), ("/etc/resolv.conf", String::new())]
+        .into_iter()
+        .map(|(path, text)| GuestFile { path: path.into(), mode: 0o644, content: text.into_bytes() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_sized_from_limits() {
+        assert_eq!(machine_memory_mib(None), 512);
+        assert_eq!(machine_memory_mib(Some(256 << 20)), 256 + 4 + 64);
+        assert_eq!(machine_memory_mib(Some((6 << 20) + 1)), 7 + 64);
+        assert_eq!(machine_vcpus(None, None), 1);
+        assert_eq!(machine_vcpus(Some(0.5), None), 1);
+        assert_eq!(machine_vcpus(Some(2.1), None), 3);
+        assert_eq!(machine_vcpus(Some(400.0), None), 32);
+        assert_eq!(machine_vcpus(Some(4.0), Some(2)), 2);
+    }
 }

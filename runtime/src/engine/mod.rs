@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Paths, ResultExt};
 
 pub use probe::{Probe, probe};
 pub use process::Ended;
-pub use qemu::QEMU;
+pub use qemu::{QEMU, find as qemu_program};
 
 /// What the user asked for, or (never `Auto`) what was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ pub trait Machine: Send {
     /// A descriptor that becomes readable when the machine's process has ended.
     fn ended_fd(&self) -> std::os::fd::BorrowedFd<'_>;
 
-    /// Kills the machine without waiting for it to be gone.
+    /// Kills the machine without waiting for it to be gone; one that ends by itself at that moment keeps its own reason.
     fn kill(&self);
 
     /// Waits for the end.

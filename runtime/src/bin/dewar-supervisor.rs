@@ -1,0 +1,18 @@
+//! `dewar-supervisor ID DATA RUN`: runs one container; started by the front ends, see `dewar_runtime::supervisor`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let [id, data, run] = arguments.as_slice() else {
+        eprintln!("dewar-supervisor is started by dewar, not by hand");
+        return ExitCode::from(125);
+    };
+    match dewar_runtime::supervisor::run(&id.to_string_lossy(), data.into(), run.into()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dewar-supervisor: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}

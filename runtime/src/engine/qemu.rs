@@ -1,0 +1,180 @@
+//! The qemu engine: `qemu-system-x86_64 -M microvm` with emulation (TCG), for hosts without usable KVM.
+//!
+//! vsock and disks are our own device code: `dewar-vmm serve` offers them over vhost-user, so that a device is written
+//! once. Guest memory is a shared memfd, which vhost-user needs.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::process::{Ended, Process, describe, tail};
+use super::{Engine, EngineChoice, Machine, MachineSpec};
+use crate::{Error, ErrorKind, ResultExt};
+
+/// The program.
+pub const QEMU: &str = "qemu-system-x86_64";
+/// Debian's package of it.
+pub(super) const PACKAGE: &str = "qemu-system-x86";
+/// `reboot=t`: polling for a keyboard controller would cost 650,000 port reads.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on";
+
+/// Where it is, when it is on PATH.
+#[must_use]
+pub fn find() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(QEMU)).find(|p| p.is_file())
+}
+
+pub(super) struct Qemu {
+    pub(super) program: PathBuf,
+    /// `dewar-vmm`
+    pub(super) backend: PathBuf,
+}
+
+impl Qemu {
+    fn start_backend(&self, spec: &MachineSpec<'_>, errors: &Path) -> Result<Process, Error> {
+        let (ready, ready_writer) = rustix::pipe::pipe().context(|| "Cannot make a pipe".into())?;
+        let mut command = Command::new(&self.backend);
+        command.arg("serve").arg("--vsock-cid").arg("3").arg("--vsock-path").arg(spec.vsock_path());
+        command.arg("--vsock-socket").arg(spec.dir.join("vhost-vsock.sock"));
+        for disk in &spec.disks {
+            let mut text = format!("socket={},id={}", disk_socket(spec.dir, disk.id).display(), disk.id);
+            if disk.read_only {
+                text.push_str(",ro");
+            }
+            for file in &disk.files {
+                text.push_str(",file=");
+                text.push_str(&file.to_string_lossy());
+            }
+            command.arg("--disk").arg(text);
+        }
+        command.arg("--ready-fd").arg(ready_writer.as_raw_fd().to_string());
+        let stderr = File::create(errors).context(|| format!("Cannot write {}", errors.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let process = Process::spawn(&mut command)?;
+        drop(ready_writer);
+        wait_ready(ready).kind(ErrorKind::Machine, || {
+            format!("The device server did not start: {}", tail(errors, 2048).trim_end())
+        })?;
+        Ok(process)
+    }
+
+    fn command(&self, spec: &MachineSpec<'_>) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(["-M", "microvm,isa-serial=on,acpi=off,memory-backend=ram", "-cpu", "max", "-accel", "tcg,tb-size=64"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-smp", &spec.vcpus.to_string(), "-m", &format!("{}M", spec.memory_mib)])
+            .args(["-object", &format!("memory-backend-memfd,id=ram,share=on,size={}M", spec.memory_mib)])
+            .arg("-kernel")
+            .arg(spec.kernel)
+            .arg("-initrd")
+            .arg(spec.initrd)
+            .args(["-append", CMDLINE])
+            .args(["-device", "isa-debug-exit,iobase=0x501,iosize=0x01", "-device", "virtio-rng-device"])
+            .args(["-chardev", &format!("file,id=serial,path={}", quote(&spec.serial_log()))])
+            .args(["-serial", "chardev:serial"]);
+        // QEMU gives the microvm's virtio-mmio slots to devices from the last slot downwards and the kernel finds the
+        // slots in ascending order, so the first disk must come last.
+        let vsock = spec.dir.join("vhost-vsock.sock");
+        command.args(["-chardev", &format!("socket,id=vsock,path={}", quote(&vsock))]);
+        command.args(["-device", "vhost-user-vsock-device,chardev=vsock"]);
+        for disk in spec.disks.iter().rev() {
+            let id = disk.id;
+            command.args(["-chardev", &format!("socket,id=c-{id},path={}", quote(&disk_socket(spec.dir, id)))]);
+            command.args(["-device", &format!("vhost-user-blk-device,chardev=c-{id},num-queues=1,queue-size=256")]);
+        }
+        command
+    }
+}
+
+impl Engine for Qemu {
+    fn start(&self, spec: &MachineSpec<'_>) -> Result<Box<dyn Machine>, Error> {
+        let errors = spec.dir.join("qemu.log");
+        let backend = self.start_backend(spec, &spec.dir.join("vmm.log"))?;
+        let stderr = File::create(&errors).context(|| format!("Cannot write {}", errors.display()))?;
+        let mut command = self.command(spec);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let process = Process::spawn(&mut command)?;
+        Ok(Box::new(QemuMachine {
+            process,
+            backend,
+            vsock: spec.vsock_path(),
+            serial: spec.serial_log(),
+            errors,
+        }))
+    }
+
+    fn choice(&self) -> EngineChoice {
+        EngineChoice::Qemu
+    }
+}
+
+/// One byte says that the sockets listen; end of file that the server ended.
+fn wait_ready(ready: OwnedFd) -> std::io::Result<()> {
+    File::from(ready).read_exact(&mut [0])
+}
+
+fn disk_socket(dir: &Path, id: &str) -> PathBuf {
+    dir.join(format!("vhost-{id}.sock"))
+}
+
+/// In QEMU's option syntax a comma in a value is doubled.
+fn quote(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+struct QemuMachine {
+    process: Process,
+    backend: Process,
+    vsock: PathBuf,
+    serial: PathBuf,
+    errors: PathBuf,
+}
+
+impl Machine for QemuMachine {
+    fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.process.fd()
+    }
+
+    fn kill(&self) {
+        self.process.kill();
+        self.backend.kill();
+    }
+
+    fn wait(&mut self) -> Ended {
+        let status = self.process.wait();
+        self.backend.kill();
+        self.backend.wait();
+        // isa-debug-exit: value * 2 + 1.
+        let power_off = i32::from(dewar_protocol::EXIT_POWER_OFF) * 2 + 1;
+        let reason = match status.and_then(|s| s.code()) {
+            Some(code) if code == power_off => "the guest powered off".into(),
+            Some(0) if self.console_tail().contains("Kernel panic") => "the guest kernel panicked".into(),
+            Some(0) => "the guest reset the machine".into(),
+            Some(1) => format!("QEMU failed: {}", tail(&self.errors, 2048).trim_end()),
+            _ => format!("QEMU {}", describe(status)),
+        };
+        Ended { orderly: status.and_then(|s| s.code()) == Some(power_off), reason }
+    }
+
+    fn vsock_path(&self) -> &Path {
+        &self.vsock
+    }
+
+    fn console_tail(&self) -> String {
+        tail(&self.serial, 4096)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_in_a_path_does_not_become_an_option() {
+        assert_eq!(quote(Path::new("/tmp/a,share=off/b")), "/tmp/a,,share=off/b");
+    }
+}
