@@ -18,9 +18,9 @@ const GROUPS: &str = "128";
 /// Fixed, so that the template does not differ from build to build; no two of them ever meet in one guest's mounts by id.
 const UUID: &str = "64657761-7273-4372-8174-636864697363";
 
-/// The `mke2fs` call that formats `image`, which must be a sparse file of [`SIZE`] bytes.
-pub fn format_command(image: &Path) -> Command {
-    let mut command = Command::new("mke2fs");
+/// The call of `mke2fs` (a path to it) that formats `image`, which must be a sparse file of [`SIZE`] bytes.
+pub fn format_command(mke2fs: &Path, image: &Path) -> Command {
+    let mut command = Command::new(mke2fs);
     command.args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-O", FEATURES, "-G", GROUPS, "-U", UUID]);
     command.arg("-E").arg(format!(
         "assume_storage_prezeroed=1,nodiscard,root_owner=0:0,num_backup_sb=0,packed_meta_blocks=1,hash_seed={UUID}"

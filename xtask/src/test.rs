@@ -1,0 +1,95 @@
+//! `cargo xtask test`: unit tests, then the cases that boot a guest; closes on the runners' own counts.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::places::Places;
+use crate::stage::{self, cargo};
+use crate::step::Steps;
+
+/// What test runners said about themselves.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Counts {
+    /// Adds a runner's closing line (`test result: ok. 3 passed; 0 failed; 1 ignored; …`); other lines say nothing.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for part in counts.split(';') {
+            let mut words = part.split_whitespace();
+            let (Some(Ok(number)), Some(kind)) = (words.next().map(str::parse::<u64>), words.next()) else { continue };
+            match kind {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One group of tests with what its runners reported.
+struct Report {
+    name: &'static str,
+    counts: Counts,
+    success: bool,
+}
+
+pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
+    let mut steps = Steps::new(places, stage::STEPS)?;
+    stage::stage(&mut steps, places)?;
+
+    let mut unit = cargo(places);
+    unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--no-fail-fast"]).args(filter);
+    let mut cases = cargo(places);
+    cases.args(["test", "--package", "dewar-cases", "--no-fail-fast"]).args(filter);
+    cases.env("DEWAR_STAGE", &places.stage).env("DEWAR_CASES_ENGINE", "qemu");
+    let reports = [run("unit", &mut unit)?, run("cases on qemu", &mut cases)?];
+
+    eprintln!();
+    for report in &reports {
+        let Counts { passed, failed, ignored } = report.counts;
+        let verdict = if report.success { "ok" } else { "FAILED" };
+        eprintln!("{}: {verdict}: {passed} passed, {failed} failed, {ignored} ignored", report.name);
+    }
+    Ok(if reports.iter().all(|report| report.success) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a command with its output on the terminal, adding up what the runners say on the way.
+fn run(name: &'static str, command: &mut Command) -> Result<Report> {
+    eprintln!("\n{name} …");
+    let mut child = command.stdout(Stdio::piped()).spawn().context("Failed to start cargo")?;
+    let mut counts = Counts::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("Failed to read the output of cargo")?;
+            println!("{line}");
+            counts.add(&line);
+        }
+    }
+    let status = child.wait().context("Failed to wait for cargo")?;
+    Ok(Report { name, counts, success: status.success() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_added_up_and_nothing_else() {
+        let mut counts = Counts::default();
+        counts.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.0s");
+        counts.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
+        counts.add("test a::b ... ok");
+        counts.add("5 passed; 5 failed");
+        assert_eq!(counts, Counts { passed: 5, failed: 4, ignored: 1 });
+    }
+}
