@@ -13,3 +13,9 @@
     )
 )]
 
+pub mod blk;
+pub mod console;
+pub mod counter;
+pub mod rng;
+pub mod serial;
+pub mod sink;
