@@ -19,3 +19,4 @@ pub mod counter;
 pub mod rng;
 pub mod serial;
 pub mod sink;
+pub mod vsock;
