@@ -1,1 +1,5 @@
-fn main() {}
+//! All cases; one behaviour a file, in `src/cases/`.
+
+fn main() {
+    dewar_cases::main(dewar_cases::cases::all());
+}
