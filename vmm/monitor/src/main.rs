@@ -1,1 +1,68 @@
-fn main() {}
+//! The VMM process: `run` holds one microVM from its configuration to its end, `serve` serves the same devices to QEMU,
+//! `probe` says whether `/dev/kvm` can run a kernel.
+
+mod control;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use dewar_machine::Phases;
+use dewar_vmm_api::Ending;
+
+/// Seconds after which a probe that hangs is ended by the kernel.
+const PROBE_LIMIT: u32 = 5;
+
+#[derive(Parser)]
+#[command(name = "dewar-vmm", version, about = "Runs one microVM. Started by dewar; not meant to be typed.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a machine; the exit code says how it ended
+    Run(RunArguments),
+    /// Say as JSON whether /dev/kvm can run a kernel
+    Probe,
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// The machine's configuration as JSON; - is stdin
+    #[arg(long)]
+    config: PathBuf,
+    /// Pass the serial console on to stdout
+    #[arg(long)]
+    serial_stdout: bool,
+    /// Print when each step of the start was finished, on stderr
+    #[arg(long)]
+    phases: bool,
+    /// Write the exit code as one byte to this file descriptor before the machine is taken apart
+    #[arg(long)]
+    ending_fd: Option<i32>,
+}
+
+fn main() -> ExitCode {
+    let phases = Phases::start();
+    let result = match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(&arguments, phases),
+        Verb::Probe => probe(),
+    };
+    match result {
+        Ok(ending) => ExitCode::from(ending.code()),
+        Err(error) => {
+            eprintln!("dewar-vmm: {error:#}");
+            ExitCode::from(Ending::HostError.code())
+        }
+    }
+}
+
+fn probe() -> anyhow::Result<Ending> {
+    // SAFETY: no precondition; a hanging KVM must not hang whoever asks.
+    unsafe { libc::alarm(PROBE_LIMIT) };
+    println!("{}", serde_json::to_string(&dewar_machine::probe::probe())?);
+    Ok(Ending::PowerOff)
+}
