@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use dewar_protocol::{GuestFile, UserSpec, WindowSize};
 
-use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Status, Writable, new_id};
+use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Status, Writable};
 use crate::control::{Client, Streams, now_ns};
 use crate::engine::EngineChoice;
 use crate::images::{Image, Store};
@@ -25,6 +25,8 @@ pub struct Runtime {
 /// Everything about a container that is to be made.
 #[derive(Debug)]
 pub struct CreateOptions {
+    /// From [`new_id`](crate::container::new_id): the host name and files of a container may tell it.
+    pub id: String,
     pub name: String,
     /// As the user wrote it.
     pub image_name: String,
@@ -73,7 +75,7 @@ impl Runtime {
     pub fn create(&self, image: &Image, options: CreateOptions) -> Result<Container, Error> {
         let CreateOptions { spec, writable, .. } = options;
         let config = ContainerConfig {
-            id: new_id(),
+            id: options.id,
             name: options.name,
             created_ns: now_ns(),
             image: ImageRef { name: options.image_name, id: image.id.clone() },
