@@ -329,7 +329,8 @@ impl ActiveQueue {
         interrupt: &dyn Interrupt,
         mut each: impl FnMut(Chain<'_>) -> Result<(), RingError>,
     ) -> Result<(), RingError> {
-        let mut budget = self.queue.size();
+        let size = self.queue.size();
+        let mut budget = size;
         loop {
             self.disable_kicks(memory)?;
             while budget > 0 {
@@ -345,7 +346,7 @@ impl ActiveQueue {
                 // Fails only when the counter is full, and then the worker is about to come back anyway.
                 drop(self.kick.write(1));
             }
-            return self.notify(memory, interrupt);
+            return if budget == size { Ok(()) } else { self.notify(memory, interrupt) };
         }
     }
 }
@@ -508,6 +509,9 @@ mod tests {
         assert_eq!(signals.try_iter().collect::<Vec<_>>(), [Signal::Queue(3)]);
         assert_eq!(std::iter::from_fn(|| driver.used().unwrap()).count(), 3);
         assert!(queue.kick.read().is_err());
+        // A kick for nothing is answered by nothing.
+        queue.serve(&memory, interrupt.as_ref(), |chain| chain.complete(2)).unwrap();
+        assert_eq!(signals.try_iter().count(), 0);
     }
 
     #[test]
