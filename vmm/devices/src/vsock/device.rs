@@ -39,9 +39,13 @@ const FIRST_SOCKET_TOKEN: u64 = 3;
 /// Turns to send, and packets received, before other events are looked at.
 const BUDGET: u16 = 128;
 
+/// Connections, with host programs that have not said yet which port they want. Past it, everyone is turned away.
+const MAX_CONNECTIONS: usize = 1024;
+
 /// A virtio-vsock device. Its unix socket exists as long as it does; host programs that connect while no driver runs wait.
 pub struct Vsock {
     guest_cid: u64,
+    pub(super) max_connections: usize,
     listener: Arc<Listener>,
     counters: Arc<Counters>,
     worker: Option<Worker<Pump>>,
@@ -55,7 +59,7 @@ impl Vsock {
             return Err(VsockError::GuestCid { cid: guest_cid });
         }
         let listener = Arc::new(Listener::bind(path)?);
-        Ok(Self { guest_cid, listener, counters: Arc::default(), worker: None })
+        Ok(Self { guest_cid, max_connections: MAX_CONNECTIONS, listener, counters: Arc::default(), worker: None })
     }
 
     /// The device's figures, which can be read at any time.
@@ -86,13 +90,20 @@ impl VirtioDevice for Vsock {
         if self.worker.is_some() {
             return Err(ActivateError::AlreadyActive);
         }
+        let muxer = Muxer::new(
+            self.guest_cid,
+            self.listener.clone(),
+            FIRST_SOCKET_TOKEN,
+            self.max_connections,
+            self.counters.clone(),
+        );
         let pump = Pump {
             rx: activation.take_queue(RX)?,
             tx: activation.take_queue(TX)?,
             memory: activation.memory,
             interrupt: activation.interrupt,
             listener: self.listener.clone(),
-            muxer: Muxer::new(self.guest_cid, self.listener.clone(), FIRST_SOCKET_TOKEN, self.counters.clone()),
+            muxer,
             counters: self.counters.clone(),
         };
         let worker =

@@ -2,7 +2,7 @@
 //! their way between guest memory and host sockets.
 //!
 //! Knows no rings: packets from the guest come as a header with guest memory behind it, and those for the guest go to
-//! buffers that [`BufferRing`] hands out. Owned by one thread. Memory is bounded by [`MAX_CONNECTIONS`], [`BUFFER_BUDGET`]
+//! buffers that [`BufferRing`] hands out. Owned by one thread. Memory is bounded by the number of connections, [`BUFFER_BUDGET`]
 //! and [`MAX_RESETS`].
 
 use std::{
@@ -27,9 +27,6 @@ use super::{
     packet::{HOST_CID, Header, Op, TYPE_STREAM},
     socket::{HostSocket, Listener, Request},
 };
-
-/// Connections, and host programs that have not said yet which port they want. Past it, everyone is turned away.
-pub(super) const MAX_CONNECTIONS: usize = 1024;
 
 /// Buffer of a connection.
 const BUFFER_SIZE: u32 = 256 << 10;
@@ -185,6 +182,7 @@ impl Entry {
 
 pub(super) struct Muxer {
     guest_cid: u64,
+    max_connections: usize,
     listener: Arc<Listener>,
     /// May hold more host programs than have been accepted.
     acceptable: bool,
@@ -204,10 +202,18 @@ pub(super) struct Muxer {
 }
 
 impl Muxer {
-    /// Sockets are registered with tokens from `first_token` on.
-    pub(super) fn new(guest_cid: u64, listener: Arc<Listener>, first_token: u64, counters: Arc<Counters>) -> Self {
+    /// Sockets are registered with tokens from `first_token` on. `max_connections` counts host programs that have not said
+    /// yet which port they want.
+    pub(super) fn new(
+        guest_cid: u64,
+        listener: Arc<Listener>,
+        first_token: u64,
+        max_connections: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             guest_cid,
+            max_connections,
             listener,
             acceptable: false,
             freed: false,
@@ -256,11 +262,17 @@ impl Muxer {
 
     fn greet(&mut self, socket: HostSocket, registry: &Registry) {
         let token = self.new_token();
-        if self.count() >= MAX_CONNECTIONS || socket.watch(registry, token).is_err() {
-            return self.counters.turned_away.add(1);
+        if self.count() >= self.max_connections || socket.watch(registry, token).is_err() {
+            return self.turn_away(socket);
         }
         self.handshakes.insert(token, socket);
         self.shake_hands(token);
+    }
+
+    fn turn_away(&mut self, socket: HostSocket) {
+        socket.close();
+        self.freed = true;
+        self.counters.turned_away.add(1);
     }
 
     fn shake_hands(&mut self, token: u64) {
@@ -270,8 +282,7 @@ impl Muxer {
         }
         let Some(socket) = self.handshakes.remove(&token) else { return };
         let Request::Port(guest_port) = request else {
-            self.freed = true;
-            return self.counters.turned_away.add(1);
+            return self.turn_away(socket);
         };
         let key = Key { host_port: self.free_port(guest_port), guest_port };
         let buffer_size = self.reserve();
@@ -316,9 +327,10 @@ impl Muxer {
     pub(super) fn socket_event(&mut self, token: u64, events: EventSet) {
         if self.handshakes.contains_key(&token) {
             self.shake_hands(token);
-            if events.intersects(EventSet::READ_HANG_UP | GONE) && self.handshakes.remove(&token).is_some() {
-                self.freed = true;
-                self.counters.turned_away.add(1);
+            if events.intersects(EventSet::READ_HANG_UP | GONE)
+                && let Some(socket) = self.handshakes.remove(&token)
+            {
+                self.turn_away(socket);
             }
             return;
         }
@@ -385,7 +397,7 @@ impl Muxer {
     }
 
     fn guest_request(&mut self, key: Key, request: &Header, registry: &Registry) {
-        if self.count() >= MAX_CONNECTIONS {
+        if self.count() >= self.max_connections {
             self.counters.turned_away.add(1);
             return self.refuse(request);
         }
@@ -410,10 +422,13 @@ impl Muxer {
             match (action, &entry.socket) {
                 (SocketAction::ShutdownWrite, Some(socket)) => socket.shutdown(Shutdown::Write),
                 (SocketAction::ShutdownRead, Some(socket)) => socket.shutdown(Shutdown::Read),
-                (SocketAction::Close, _) | (_, None) => {
-                    entry.socket = None;
+                (SocketAction::Close, _) => {
+                    if let Some(socket) = entry.socket.take() {
+                        socket.close();
+                    }
                     entry.buffer.clear();
                 }
+                (_, None) => {}
             }
         }
         if !entry.queued && entry.connection.has_output(entry.readable()) {

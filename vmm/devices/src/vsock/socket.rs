@@ -27,6 +27,9 @@ const MAX_REQUEST: usize = 20;
 /// Host programs that may wait to be accepted; the kernel lowers this to its own limit.
 const BACKLOG: i32 = 4096;
 
+/// Reads of 16 KiB that closing makes at most; a socket's buffer seldom holds as much.
+const MAX_WASTE_READS: usize = 64;
+
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// The path that host programs connect to. Exists from the device's creation to its end, whatever the driver does.
@@ -186,6 +189,19 @@ impl HostSocket {
     /// Passes the guest's end of its stream on. Fails only when the host program is gone, which is reported otherwise.
     pub(super) fn shutdown(&self, how: Shutdown) {
         let _ = shutdown(&self.fd, how);
+    }
+
+    /// Closes in such a way that the host program reads what it was sent, then the end. With bytes of its own left unread
+    /// the kernel would end it with an error instead.
+    pub(super) fn close(self) {
+        self.shutdown(Shutdown::Both);
+        let mut waste = [0; 16 << 10];
+        for _ in 0..MAX_WASTE_READS {
+            match recv(&self.fd, &mut waste, RecvFlags::DONTWAIT) {
+                Ok((1.., _)) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 }
 

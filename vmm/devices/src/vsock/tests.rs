@@ -367,15 +367,75 @@ fn a_program_that_came_before_the_driver_is_served() {
     let path = folder.as_path().join("vsock");
     let device = Vsock::new(CID, path.clone()).unwrap();
     let mut program = UnixStream::connect(&path).unwrap();
-    program.write_all(b"CONNECT 9\n").unwrap();
+    program.write_all(b"CONNECT 9\nin advance").unwrap();
     let mut guest = Guest::activated(device, folder, true);
     guest.offer_buffers();
     let request = guest.expect(Op::Request);
     let peer = Peer { host_port: request.src_port, guest_port: 9, credit: 0, sent: 0, received: 0 };
     guest.send_raw(&peer.header(Op::Reset, 0), &[]);
-    assert_eq!(read_all(&mut program), b"", "refused: closed without OK");
+    assert_eq!(
+        read_all(&mut program),
+        b"",
+        "refused: the end without OK, and no error for the bytes that were not read"
+    );
     drop(guest);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_reset_ends_connections_and_the_next_driver_serves_who_came_meanwhile() {
+    let mut guest = Guest::new(true);
+    let listener = guest.host_listen(5);
+    let (_, mut old) = guest.connect(5, &listener);
+    guest.device.reset();
+    assert_eq!(read_all(&mut old), b"");
+    let mut program = guest.host_connect();
+    program.write_all(b"CONNECT 9\n").unwrap();
+    let Guest { device, folder, .. } = guest;
+    let mut guest = Guest::activated(device, folder, true);
+    guest.offer_buffers();
+    assert_eq!(guest.expect(Op::Request).dst_port, 9);
+}
+
+#[test]
+fn connections_past_the_limit_are_turned_away() {
+    let folder = TempDir::new().unwrap();
+    let mut device = Vsock::new(CID, folder.as_path().join("vsock")).unwrap();
+    device.max_connections = 2;
+    let mut guest = Guest::activated(device, folder, true);
+    guest.offer_buffers();
+    let listener = guest.host_listen(5);
+    let (peer, _program) = guest.connect(5, &listener);
+    let mut program = guest.host_connect();
+    program.write_all(b"CONNECT 9\n").unwrap();
+    guest.expect(Op::Request);
+
+    assert_eq!(read_all(&mut guest.host_connect()), b"");
+    let second = Peer { guest_port: 7001, ..peer };
+    guest.send_raw(&second.header(Op::Request, 0), &[]);
+    assert_eq!(guest.expect(Op::Reset).dst_port, 7001);
+    assert_eq!(guest.counters.turned_away.get(), 2);
+
+    let first = Peer { guest_port: 7000, ..second };
+    guest.send_raw(&first.header(Op::Reset, 0), &[]);
+    guest.send_raw(&second.header(Op::Request, 0), &[]);
+    assert_eq!(guest.expect(Op::Response).dst_port, 7001);
+}
+
+#[test]
+fn a_program_that_goes_before_it_said_what_it_wants_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut device = Vsock::new(CID, folder.as_path().join("vsock")).unwrap();
+    device.max_connections = 1;
+    let mut guest = Guest::activated(device, folder, true);
+    guest.offer_buffers();
+    let mut program = guest.host_connect();
+    program.write_all(b"CONNE").unwrap();
+    program.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut program), b"");
+    let mut program = guest.host_connect();
+    program.write_all(b"CONNECT 9\n").unwrap();
+    assert_eq!(guest.expect(Op::Request).dst_port, 9);
 }
 
 #[test]
