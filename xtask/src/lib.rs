@@ -8,6 +8,7 @@ mod check;
 mod files;
 mod install;
 pub mod kernel;
+mod lab;
 mod lines;
 mod packages;
 pub mod places;
@@ -54,6 +55,8 @@ enum Task {
         #[arg(long = "with", value_name = "NAME")]
         with: Vec<String>,
     },
+    /// Run a command (or a shell) in the nested machine that has a true /dev/kvm.
+    Lab(lab::LabArgs),
     /// Build the initramfs, the default image and the scratch disk.
     Rootfs,
     /// Build everything and copy it to PREFIX/bin and PREFIX/lib/dewar.
@@ -85,6 +88,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test { filter } => test::test(&places, filter.as_deref()),
         Task::Check => check::check(&places).map(|()| ExitCode::SUCCESS),
         Task::Kernel { with } => kernel::task(&places, &with).map(|()| ExitCode::SUCCESS),
+        Task::Lab(args) => lab::task(&places, args),
         Task::Rootfs => stage::rootfs(&places).map(|()| ExitCode::SUCCESS),
         Task::Install { prefix } => install::install(&places, &prefix).map(|()| ExitCode::SUCCESS),
     }

@@ -24,14 +24,27 @@ const PACKAGES: [(&str, &str); 13] = [
     ("qemu-system-x86", "the QEMU engine"),
 ];
 
+/// What the lab's image is made with.
+const LAB_PACKAGES: [(&str, &str); 3] =
+    [("mmdebstrap", "the lab's userland"), ("kmod", "the lab's modules"), ("binutils", "stripping the lab's modules")];
+
 /// Installs what is missing when root; otherwise says what to type.
 pub fn install_missing(step: &mut Step) -> Result<Outcome> {
-    let missing = missing()?;
+    install(step, &PACKAGES)
+}
+
+/// The same for what only the lab needs.
+pub fn install_missing_for_lab(step: &mut Step) -> Result<Outcome> {
+    install(step, &LAB_PACKAGES)
+}
+
+fn install(step: &mut Step, packages: &[(&'static str, &str)]) -> Result<Outcome> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(Outcome::UpToDate);
     }
     if !rustix::process::geteuid().is_root() {
-        let reasons: Vec<String> = PACKAGES
+        let reasons: Vec<String> = packages
             .iter()
             .filter(|(name, _)| missing.contains(name))
             .map(|(name, reason)| format!("  {name}: {reason}"))
@@ -59,21 +72,21 @@ fn apt_get() -> Command {
     command
 }
 
-fn missing() -> Result<Vec<&'static str>> {
-    let names = PACKAGES.map(|(name, _)| name);
+fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
+    let names: Vec<&str> = packages.iter().map(|(name, _)| *name).collect();
     let output = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
-        .args(names)
+        .args(&names)
         .output()
         .with_context(|| {
             format!("Failed to run dpkg-query; on a distribution without it, provide what these packages of Debian 12 hold: {}", names.join(" "))
         })?;
-    Ok(not_installed(&String::from_utf8_lossy(&output.stdout)))
+    Ok(not_installed(packages, &String::from_utf8_lossy(&output.stdout)))
 }
 
-fn not_installed(listing: &str) -> Vec<&'static str> {
+fn not_installed(packages: &[(&'static str, &str)], listing: &str) -> Vec<&'static str> {
     let installed: Vec<&str> = listing.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    PACKAGES.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name)).collect()
+    packages.iter().map(|(name, _)| *name).filter(|name| !installed.contains(name)).collect()
 }
 
 /// Version of an installed package.
@@ -114,8 +127,8 @@ mod tests {
     #[test]
     fn a_package_counts_only_when_it_is_installed() {
         let all: String = PACKAGES.iter().map(|(name, _)| format!("{name} installed\n")).collect();
-        assert!(not_installed(&all).is_empty());
+        assert!(not_installed(&PACKAGES, &all).is_empty());
         let some = all.replace("flex installed", "flex config-files").replace("bc installed\n", "");
-        assert_eq!(not_installed(&some), ["flex", "bc"]);
+        assert_eq!(not_installed(&PACKAGES, &some), ["flex", "bc"]);
     }
 }
