@@ -156,7 +156,11 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn resolve(spec: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
+/// The pure part of [`lookup`]: what the files say, empty when there are none.
+///
+/// # Errors
+/// [`UserError::NoUser`], [`UserError::NoGroup`], [`UserError::Range`] and [`UserError::TooManyGroups`].
+pub fn resolve(spec: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
     let mut parts = spec.split(':');
     let user_part = parts.next().unwrap_or_default();
     let group_part = parts.next().unwrap_or_default();

@@ -1,0 +1,67 @@
+//! A further process in a running container.
+
+use std::{
+    convert::Infallible,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    process::{setsid, umask},
+};
+
+use super::{command::Command, credentials, give_up, leave_agent, paths, terminal};
+use crate::{
+    container::{process::ProcessPlan, stdio::ChildStdio},
+    error::{Doing, Result},
+    seccomp::Program,
+    sys::process,
+};
+
+/// What an exec'd process needs to know. It is born in the container's PID namespace and cgroup.
+pub struct Exec<'a> {
+    pub plan: &'a ProcessPlan,
+    pub seccomp: Option<&'a Program>,
+    pub stdio: &'a ChildStdio,
+    pub report: BorrowedFd<'a>,
+    /// The container's init.
+    pub init: BorrowedFd<'a>,
+    /// The container's namespaces apart from the PID one (CLONE_NEW*).
+    pub namespaces: i32,
+    /// Whether they include a user namespace.
+    pub user_namespace: bool,
+}
+
+impl Exec<'_> {
+    /// Runs in the child; ends in the command.
+    pub fn run(&self) -> ! {
+        give_up(self.start())
+    }
+
+    fn start(&self) -> Result<Infallible> {
+        // setns comes first, while the init's descriptor is open.
+        process::set_namespaces(self.init, self.namespaces)
+            .doing(|| "Entering the container's namespaces failed".into())?;
+        leave_agent(self.stdio, self.report)?;
+        if self.user_namespace {
+            credentials::become_root()?;
+        }
+        setsid().doing(|| "Making a session failed".into())?;
+        umask(Mode::empty());
+        // The mount namespace brought the container's root along; the workload cannot change what "/" is for us.
+        let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "Opening the root filesystem failed".into())?;
+        let who = credentials::look_up(root.as_fd(), self.plan)?;
+        let cwd = &self.plan.cwd;
+        paths::ensure(root.as_fd(), cwd, paths::Missing::Directory)
+            .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
+        if matches!(self.stdio, ChildStdio::Terminal) {
+            terminal::attach(root.as_fd(), false)?;
+        }
+        who.own_streams()?;
+        who.become_user(self.plan, self.seccomp)?;
+        let command = Command::find(&self.plan.arguments, who.environment(self.plan))?;
+        credentials::filter(self.plan, self.seccomp)?;
+        Err(command.run())
+    }
+}

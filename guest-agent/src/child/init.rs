@@ -1,0 +1,124 @@
+//! The first process of a container, from its birth in new namespaces to its command.
+
+use std::{convert::Infallible, os::fd::BorrowedFd, path::Path};
+
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::{chdir, fchdir, pivot_root, setsid, umask},
+    system::{setdomainname, sethostname},
+};
+
+use super::{
+    command::Command,
+    credentials, devices, give_up, leave_agent, mounts,
+    paths::{self, Missing},
+    reaper, report, terminal,
+};
+use crate::{
+    container::{
+        plan::Plan,
+        rootfs::{Root, Rootfs},
+        stdio::ChildStdio,
+    },
+    error::{Doing, Result},
+    sys::{network, process},
+};
+
+/// What an init needs to know.
+pub struct Init<'a> {
+    pub plan: &'a Plan,
+    pub rootfs: &'a Rootfs,
+    pub stdio: &'a ChildStdio,
+    pub report: BorrowedFd<'a>,
+}
+
+impl Init<'_> {
+    /// Runs in the child; ends in the container's command.
+    pub fn run(&self) -> ! {
+        give_up(self.start())
+    }
+
+    fn start(&self) -> Result<Infallible> {
+        let plan = self.plan;
+        leave_agent(self.stdio, self.report)?;
+        if plan.namespaces.user {
+            report::wait_go()?;
+            credentials::become_root()?;
+        }
+        setsid().doing(|| "Making a session failed".into())?;
+        umask(rustix::fs::Mode::empty());
+        if plan.namespaces.cgroup {
+            process::unshare(libc::CLONE_NEWCGROUP).doing(|| "Making the cgroup namespace failed".into())?;
+        }
+        let root = self.own_root()?;
+        self.furnish(&root)?;
+        let who = credentials::look_up(root.fd(), &plan.process)?;
+        if matches!(self.stdio, ChildStdio::Terminal) {
+            terminal::attach(root.fd(), true)?;
+        }
+        self.seal(&root)?;
+        enter(root.fd())?;
+        who.own_streams()?;
+        who.become_user(&plan.process, plan.seccomp.as_ref())?;
+        let command = Command::find(&plan.process.arguments, who.environment(&plan.process))?;
+        report::ready()?;
+        report::wait_go()?;
+        credentials::filter(&plan.process, plan.seccomp.as_ref())?;
+        if plan.init { reaper::run(&command) } else { Err(command.run()) }
+    }
+}
+
+impl Init<'_> {
+    /// The container's root as a mount of this namespace.
+    fn own_root(&self) -> Result<Root> {
+        let failed = || "Opening the root filesystem failed".to_owned();
+        let root = self.rootfs.open().doing(failed)?;
+        if !self.plan.namespaces.user {
+            return Ok(root);
+        }
+        // What a user namespace inherits is locked in place, and cannot be pivoted to.
+        let tree = mounts::bind_over_itself(root.fd()).doing(failed)?;
+        Ok(root.at(tree))
+    }
+
+    /// Mounts, devices, names and settings: everything that makes the place what the specification says.
+    fn furnish(&self, root: &Root) -> Result<()> {
+        let plan = self.plan;
+        if plan.namespaces.network {
+            network::loopback_up().doing(|| "Bringing up the loopback interface failed".into())?;
+        }
+        if let Some(name) = &plan.hostname {
+            sethostname(name.as_bytes()).doing(|| format!("Setting the host name {name:?} failed"))?;
+        }
+        if let Some(name) = &plan.domainname {
+            setdomainname(name.as_bytes()).doing(|| format!("Setting the domain name {name:?} failed"))?;
+        }
+        for (path, value) in &plan.sysctls {
+            std::fs::write(path, value).doing(|| format!("Writing {value:?} to {} failed", path.display()))?;
+        }
+        plan.mounts.iter().try_for_each(|mount| mounts::make(root, mount))?;
+        devices::populate(root.fd(), &plan.devices, plan.namespaces.user)?;
+        let cwd = &plan.process.cwd;
+        paths::ensure(root.fd(), cwd, Missing::Directory)
+            .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
+        Ok(())
+    }
+
+    /// What has to wait until nothing more is written to the root.
+    fn seal(&self, root: &Root) -> Result<()> {
+        let plan = self.plan;
+        plan.read_only_paths.iter().try_for_each(|path| mounts::make_read_only(root.fd(), path))?;
+        mounts::mask(root.fd(), &plan.masked_paths)?;
+        mounts::change_root(root.fd(), plan.root_change)
+    }
+}
+
+/// Makes the container's root this process's and lets go of the machine's.
+fn enter(root: BorrowedFd<'_>) -> Result<()> {
+    let failed = || "Entering the root filesystem failed".to_owned();
+    fchdir(root).doing(failed)?;
+    // The old root ends up mounted over the new one, where "." still finds it.
+    pivot_root(".", ".").doing(failed)?;
+    unmount(".", UnmountFlags::DETACH).doing(failed)?;
+    chdir(Path::new("/")).doing(failed)
+}

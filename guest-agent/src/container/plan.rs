@@ -1,0 +1,336 @@
+//! What a container is to be: the OCI runtime specification's `config.json`, read and checked in the agent before
+//! anything is made. What it asks for and this agent cannot do is an error, never ignored.
+
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    path::{Path, PathBuf},
+};
+
+use dewar_protocol::{CreateContainer, ErrorKind};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec,
+};
+use rustix::fs::FileType;
+
+use super::{
+    mounts::{Change, Mount, absolute},
+    process::ProcessPlan,
+};
+use crate::{
+    child::devices::Device,
+    error::{Doing, Failure, Result},
+    seccomp::Program,
+};
+
+/// Longest container id; it names a cgroup and a directory.
+const MAX_ID: usize = 128;
+
+/// A container that can be made.
+pub struct Plan {
+    pub process: ProcessPlan,
+    pub namespaces: Namespaces,
+    pub hostname: Option<CString>,
+    pub domainname: Option<CString>,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub masked_paths: Vec<PathBuf>,
+    pub read_only_paths: Vec<PathBuf>,
+    pub root_change: Change,
+    /// Files of procfs and what to write to them.
+    pub sysctls: Vec<(PathBuf, String)>,
+    pub seccomp: Option<Program>,
+    pub resources: Option<LinuxResources>,
+    pub init: bool,
+}
+
+/// New namespaces of a container; there is always a mount namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    pub pid: bool,
+    pub network: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    pub cgroup: bool,
+    pub user: bool,
+    pub time: bool,
+    /// Lines of `uid_map`, `gid_map` and `timens_offsets`.
+    pub uid_map: String,
+    pub gid_map: String,
+    pub time_offsets: String,
+}
+
+impl Plan {
+    /// Reads a request.
+    pub fn from_request(request: &CreateContainer) -> Result<Self> {
+        check_id(&request.id)?;
+        let spec: Spec = serde_json::from_slice(&request.spec)
+            .doing_as(ErrorKind::Invalid, || "The container's specification does not parse".into())?;
+        let process = spec.process().as_ref().ok_or_else(|| Failure::invalid("The specification has no process"))?;
+        let linux = spec.linux().as_ref().ok_or_else(|| Failure::invalid("The specification has no linux section"))?;
+        refuse_unsupported(&spec, linux)?;
+        let files: Vec<PathBuf> =
+            request.files.iter().map(|file| absolute(Path::new(&file.path))).collect::<Result<_>>()?;
+        let namespaces = Namespaces::from_spec(linux)?;
+        if request.init && !namespaces.pid {
+            return Err(Failure::invalid("An init of the container's own needs a PID namespace"));
+        }
+        let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        let seccomp = linux.seccomp().as_ref().map(Program::compile).transpose();
+        Ok(Self {
+            process: ProcessPlan::from_spec(process, &request.user)?,
+            hostname: name(spec.hostname().as_ref(), namespaces.uts)?,
+            domainname: name(spec.domainname().as_ref(), namespaces.uts)?,
+            mounts: mounts(&spec, &files)?,
+            devices: linux.devices().iter().flatten().map(device).collect::<Result<_>>()?,
+            masked_paths: paths(linux.masked_paths().as_deref())?,
+            read_only_paths: paths(linux.readonly_paths().as_deref())?,
+            root_change: root_change(linux, read_only)?,
+            sysctls: sysctls(linux.sysctl().as_ref(), &namespaces)?,
+            seccomp: seccomp.doing_as(ErrorKind::Unsupported, || "The seccomp section cannot be applied".into())?,
+            resources: linux.resources().clone(),
+            init: request.init,
+            namespaces,
+        })
+    }
+}
+
+/// Whether an id can name a directory and a cgroup.
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    if id.is_empty() || id.len() > MAX_ID || id.starts_with('.') || !id.chars().all(allowed) {
+        return Err(Failure::invalid(format!("{id:?} is no container id")));
+    }
+    Ok(())
+}
+
+fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+    let given = [
+        ("hooks", spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci_spec::runtime::Hooks::default())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Failure::unsupported(format!("The specification's {name} is not supported"))),
+        None => Ok(()),
+    }
+}
+
+impl Namespaces {
+    fn from_spec(linux: &Linux) -> Result<Self> {
+        let mut namespaces = Self::default();
+        let mut mount = false;
+        for namespace in linux.namespaces().iter().flatten() {
+            if namespace.path().is_some() {
+                return Err(Failure::unsupported("Joining a namespace by its path is not supported yet"));
+            }
+            *match namespace.typ() {
+                LinuxNamespaceType::Mount => &mut mount,
+                LinuxNamespaceType::Pid => &mut namespaces.pid,
+                LinuxNamespaceType::Network => &mut namespaces.network,
+                LinuxNamespaceType::Ipc => &mut namespaces.ipc,
+                LinuxNamespaceType::Uts => &mut namespaces.uts,
+                LinuxNamespaceType::Cgroup => &mut namespaces.cgroup,
+                LinuxNamespaceType::User => &mut namespaces.user,
+                LinuxNamespaceType::Time => &mut namespaces.time,
+            } = true;
+        }
+        if !mount {
+            return Err(Failure::unsupported("A container without a mount namespace is not supported"));
+        }
+        if namespaces.user {
+            namespaces.uid_map = id_map(linux.uid_mappings().as_deref())?;
+            namespaces.gid_map = id_map(linux.gid_mappings().as_deref())?;
+        }
+        for (clock, offset) in linux.time_offsets().iter().flatten() {
+            if !namespaces.time || !matches!(clock.as_str(), "monotonic" | "boottime") {
+                return Err(Failure::invalid(format!("A time offset of {clock:?} cannot be set")));
+            }
+            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            namespaces.time_offsets.push_str(&format!("{clock} {seconds} {nanoseconds}\n"));
+        }
+        Ok(namespaces)
+    }
+
+    /// The namespaces that clone3 makes (CLONE_NEW*). The cgroup one is made inside the container's cgroup, the time one
+    /// before the fork.
+    pub fn born_with(&self) -> i32 {
+        self.flags() & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)
+    }
+
+    /// All of them (CLONE_NEW*).
+    pub fn flags(&self) -> i32 {
+        let optional = [
+            (self.pid, libc::CLONE_NEWPID),
+            (self.network, libc::CLONE_NEWNET),
+            (self.ipc, libc::CLONE_NEWIPC),
+            (self.uts, libc::CLONE_NEWUTS),
+            (self.cgroup, libc::CLONE_NEWCGROUP),
+            (self.user, libc::CLONE_NEWUSER),
+            (self.time, libc::CLONE_NEWTIME),
+        ];
+        optional.iter().filter(|(new, _)| *new).fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag)
+    }
+}
+
+/// Only maps that keep ids as they are: the layers on the disks are not shifted.
+fn id_map(mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
+    let mappings = mappings.unwrap_or_default();
+    if mappings.is_empty() {
+        return Err(Failure::invalid("A user namespace needs id mappings"));
+    }
+    if mappings.iter().any(|mapping| mapping.container_id() != mapping.host_id()) {
+        return Err(Failure::unsupported("Id mappings that shift ids are not supported yet"));
+    }
+    Ok(mappings.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect())
+}
+
+fn name(name: Option<&String>, own_namespace: bool) -> Result<Option<CString>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if !own_namespace {
+        return Err(Failure::invalid("A host name needs a UTS namespace"));
+    }
+    CString::new(name.as_str()).map(Some).map_err(|_| Failure::invalid("The host name holds a null byte"))
+}
+
+fn mounts(spec: &Spec, files: &[PathBuf]) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> =
+        spec.mounts().iter().flatten().map(|mount| Mount::from_spec(mount, files)).collect::<Result<_>>()?;
+    for (number, target) in files.iter().enumerate() {
+        let source = super::mounts::Source::File { number };
+        if !mounts.iter().any(|mount| mount.source == source) {
+            mounts.push(Mount { source, target: target.clone(), change: Change::default() });
+        }
+    }
+    Ok(mounts)
+}
+
+fn device(device: &LinuxDevice) -> Result<Device> {
+    let path = absolute(device.path())?;
+    let number = |value: i64| {
+        u32::try_from(value).map_err(|_| Failure::invalid(format!("The device {} has no valid number", path.display())))
+    };
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
+        LinuxDeviceType::B => FileType::BlockDevice,
+        LinuxDeviceType::P => FileType::Fifo,
+        LinuxDeviceType::A => return Err(Failure::invalid(format!("The device {} has no type", path.display()))),
+    };
+    Ok(Device {
+        kind,
+        major: number(device.major())?,
+        minor: number(device.minor())?,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+        path,
+    })
+}
+
+fn paths(paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    paths.unwrap_or_default().iter().map(|path| absolute(Path::new(path))).collect()
+}
+
+fn root_change(linux: &Linux, read_only: bool) -> Result<Change> {
+    let mut change = Change::default();
+    if let Some(propagation) = linux.rootfs_propagation().as_ref().filter(|value| !value.is_empty())
+        && !(change.apply(propagation) && change.propagation != 0)
+    {
+        return Err(Failure::invalid(format!("{propagation:?} is no mount propagation")));
+    }
+    // Every mount of the guest is private from the start.
+    if change.propagation == libc::MS_PRIVATE {
+        change = Change::default();
+    }
+    if read_only {
+        change.set |= libc::MOUNT_ATTR_RDONLY;
+        // mount_setattr changes the attributes of a whole tree or of one mount: here of the root alone.
+        if change.recursive {
+            return Err(Failure::unsupported("A read-only root with recursive propagation is not supported"));
+        }
+    }
+    Ok(change)
+}
+
+/// Settings that belong to a namespace of the container; others would change the machine for its whole pod.
+fn sysctls(wanted: Option<&HashMap<String, String>>, namespaces: &Namespaces) -> Result<Vec<(PathBuf, String)>> {
+    let mut settings = Vec::new();
+    for (key, value) in wanted.into_iter().flatten() {
+        let key = key.replace('/', ".");
+        let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+        let own = (namespaces.network && key.starts_with("net."))
+            || (namespaces.ipc && ipc.iter().any(|prefix| key.starts_with(prefix)))
+            || (namespaces.uts && matches!(key.as_str(), "kernel.hostname" | "kernel.domainname"));
+        if !own || key.contains("..") {
+            return Err(Failure::invalid(format!("The sysctl {key:?} is not of a namespace of the container")));
+        }
+        settings.push((Path::new("/proc/sys").join(key.replace('.', "/")), value.clone()));
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use dewar_protocol::{Rootfs, Stdio, Upper, UserSpec};
+
+    use super::*;
+
+    fn request(linux: &str) -> CreateContainer {
+        let spec = format!(
+            r#"{{"ociVersion":"1.0.2","process":{{"args":["sh"],"cwd":"/","user":{{"uid":0,"gid":0}}}},
+                "hostname":"box","root":{{"path":"rootfs","readonly":true}},"linux":{linux}}}"#
+        );
+        CreateContainer {
+            id: "box".into(),
+            spec: spec.into_bytes(),
+            rootfs: Rootfs::Layers { disk: 0, layers: Vec::new(), upper: Upper::Tmpfs { size: 1 } },
+            stdio: Stdio { terminal: None, stdin: None, stdout: None, stderr: None },
+            user: UserSpec::Spec,
+            files: Vec::new(),
+            init: false,
+        }
+    }
+
+    fn plan(linux: &str) -> Result<Plan> {
+        Plan::from_request(&request(linux))
+    }
+
+    #[test]
+    fn a_container_is_read() {
+        let plan = plan(
+            r#"{"namespaces":[{"type":"mount"},{"type":"pid"},{"type":"uts"},{"type":"cgroup"},{"type":"network"}],
+                "maskedPaths":["/proc/kcore"],"sysctl":{"net.ipv4.ip_forward":"1"},
+                "devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}]}"#,
+        )
+        .expect("valid");
+        let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+        assert_eq!(plan.namespaces.born_with(), flags);
+        assert_eq!(plan.sysctls, [(PathBuf::from("/proc/sys/net/ipv4/ip_forward"), "1".to_owned())]);
+        assert_eq!((plan.devices[0].major, plan.devices[0].minor), (10, 229));
+        assert_eq!(plan.root_change.set, libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        let kind = |linux: &str| plan(linux).err().map(|failure| failure.kind);
+        let namespaces = r#""namespaces":[{"type":"mount"},{"type":"uts"}]"#;
+        assert_eq!(kind(r#"{"namespaces":[{"type":"uts"}]}"#), Some(ErrorKind::Unsupported));
+        assert_eq!(kind(r#"{"namespaces":[{"type":"mount","path":"/x"}]}"#), Some(ErrorKind::Unsupported));
+        assert_eq!(kind(&format!(r#"{{{namespaces},"intelRdt":{{}}}}"#)), Some(ErrorKind::Unsupported));
+        assert_eq!(kind(&format!(r#"{{{namespaces},"sysctl":{{"vm.swappiness":"1"}}}}"#)), Some(ErrorKind::Invalid));
+        assert_eq!(kind(&format!(r#"{{{namespaces},"rootfsPropagation":"odd"}}"#)), Some(ErrorKind::Invalid));
+        let mappings = r#"{"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"user"}]}"#;
+        assert_eq!(kind(mappings), Some(ErrorKind::Invalid));
+    }
+
+    #[test]
+    fn an_id_names_one_directory() {
+        for id in ["", ".", "..", "a/b", "a b", ".hidden"] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+        assert!(check_id("web-1_a.b+c").is_ok());
+    }
+}

@@ -1,0 +1,130 @@
+//! Making the processes of containers. The agent forks; what the child does is in [`crate::child`].
+
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::process::Pid;
+
+use super::{plan::Plan, process::ProcessPlan, rootfs::Rootfs, stdio::ChildStdio};
+use crate::{
+    cgroup::Cgroup,
+    child::{exec::Exec, init::Init, report},
+    error::{Doing, Result},
+    seccomp::Program,
+    security,
+    sys::process::{self, Fork},
+};
+
+/// A process on its way to its command.
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// The agent's end of the report socket.
+    pub report: OwnedFd,
+}
+
+/// Makes the first process of a container, in its cgroup and in new namespaces.
+pub fn init(plan: &Plan, rootfs: &Rootfs, cgroup: &Cgroup, stdio: &ChildStdio) -> Result<Spawned> {
+    let (ours, theirs) = report::pair().doing(|| "Making a report socket failed".into())?;
+    let namespaces = &plan.namespaces;
+    let back = if namespaces.time { Some(new_time_namespace(&namespaces.time_offsets)?) } else { None };
+    let born_with = u64::try_from(namespaces.born_with()).unwrap_or_default();
+    let forked = with_oom_score(plan.process.oom_score_adj, || {
+        let fork = process::fork_into(born_with, Some(cgroup.dir_fd()));
+        if matches!(fork, Ok(Fork::Child)) {
+            Init { plan, rootfs, stdio, report: theirs.as_fd() }.run();
+        }
+        fork.doing(|| "Making the container's process failed".into())
+    });
+    if let Some(own) = back {
+        process::set_namespaces(&own, libc::CLONE_NEWTIME)
+            .doing(|| "Returning to the machine's time namespace failed".into())?;
+    }
+    let spawned = spawned(forked?, ours);
+    if namespaces.user {
+        let pid = spawned.pid.as_raw_nonzero();
+        for (file, map) in [("uid_map", &namespaces.uid_map), ("gid_map", &namespaces.gid_map)] {
+            fs::write(format!("/proc/{pid}/{file}"), map)
+                .doing_as(dewar_protocol::ErrorKind::Invalid, || "Setting the id mappings failed".into())?;
+        }
+        report::go(&spawned.report).doing(|| "Waking the container's process failed".into())?;
+    }
+    Ok(spawned)
+}
+
+/// Where a further process goes.
+pub struct Place<'a> {
+    pub init: BorrowedFd<'a>,
+    pub cgroup: &'a Cgroup,
+    pub namespaces: &'a super::plan::Namespaces,
+    pub seccomp: Option<&'a Program>,
+}
+
+/// Makes a further process in a running container.
+pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result<Spawned> {
+    let (ours, theirs) = report::pair().doing(|| "Making a report socket failed".into())?;
+    let flags = place.namespaces.flags();
+    let entering = || "Entering the container's PID namespace failed".to_owned();
+    // A process is born into its parent's choice of PID namespace and cannot change it: the agent changes its own
+    // choice for the fork.
+    let back = if place.namespaces.pid {
+        let own = File::open("/proc/self/ns/pid").doing(entering)?;
+        process::set_namespaces(place.init, libc::CLONE_NEWPID).doing(entering)?;
+        Some(own)
+    } else {
+        None
+    };
+    let forked = with_oom_score(plan.oom_score_adj, || {
+        let fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
+        if matches!(fork, Ok(Fork::Child)) {
+            Exec {
+                plan,
+                seccomp: place.seccomp,
+                stdio,
+                report: theirs.as_fd(),
+                init: place.init,
+                namespaces: flags & !libc::CLONE_NEWPID,
+                user_namespace: place.namespaces.user,
+            }
+            .run();
+        }
+        fork.doing(|| "Making the process failed".into())
+    });
+    if let Some(own) = back {
+        process::set_namespaces(&own, libc::CLONE_NEWPID)
+            .doing(|| "Returning to the machine's PID namespace failed".into())?;
+    }
+    Ok(spawned(forked?, ours))
+}
+
+fn spawned(fork: Fork, report: OwnedFd) -> Spawned {
+    match fork {
+        Fork::Parent { pid, pidfd } => Spawned { pid, pidfd, report },
+        // Both callers have run the child's side, which does not return.
+        Fork::Child => process::exit_now(125),
+    }
+}
+
+/// Enters a new time namespace for the next fork; the way back.
+fn new_time_namespace(offsets: &str) -> Result<File> {
+    let failed = || "Making the time namespace failed".to_owned();
+    let own = File::open("/proc/self/ns/time").doing(failed)?;
+    process::unshare(libc::CLONE_NEWTIME).doing(failed)?;
+    if !offsets.is_empty() {
+        fs::write("/proc/self/timens_offsets", offsets).doing(failed)?;
+    }
+    Ok(own)
+}
+
+/// Forks with the OOM score that the child is to have: it inherits it, and in a user namespace could not set it.
+fn with_oom_score<T>(score: Option<i32>, fork: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(score) = score.filter(|score| *score != 0) else { return fork() };
+    let failed = || "Setting the OOM score failed".to_owned();
+    security::set_oom_score_adj(score).doing_as(dewar_protocol::ErrorKind::Invalid, failed)?;
+    let forked = fork();
+    security::set_oom_score_adj(0).doing(failed)?;
+    forked
+}
