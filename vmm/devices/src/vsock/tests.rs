@@ -1,23 +1,20 @@
-//! The whole device on real unix sockets, with a driver that writes the rings itself.
+//! The whole device on real unix sockets, with a driver on the other side of its queues.
 
 use std::{
     io::{Read, Write},
     os::unix::net::{UnixListener, UnixStream},
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
     thread,
 };
 
-use dewar_virtio::{Activation, ActiveQueue, BrokenFlag, GuestMemory, Interrupt, VirtioDevice};
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::{
-    eventfd::{EFD_NONBLOCK, EventFd},
-    tempdir::TempDir,
+use dewar_virtio::{
+    Activation, ActiveQueue, BrokenFlag, GuestMemory, Interrupt, VirtioDevice,
+    test_utils::{Buffer, DriverQueue, RINGS_SIZE, Signal, TestInterrupt, memory},
 };
+use tempfile::TempDir;
+use virtio_bindings::{virtio_config::VIRTIO_F_VERSION_1, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     Counters, Vsock,
@@ -32,113 +29,65 @@ const SLOTS: u16 = SIZE / 2;
 const ROOM: usize = 4096;
 const PEER_SIZE: u32 = 64 << 10;
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-
-/// A virtqueue from the driver's side, with a fixed buffer for each pair of descriptors.
+/// A queue of the driver's with a fixed buffer for each pair of descriptors: a header and a payload. Chains come back in
+/// the order in which they were made available, so the buffers are used in turn.
 struct Ring {
     memory: Arc<GuestMemory>,
-    base: u64,
-    flags: u16,
+    queue: DriverQueue,
     kick: EventFd,
-    free: Vec<u16>,
-    made_available: u16,
-    used: u16,
+    buffers: u64,
+    writable: bool,
+    offered: u16,
+    /// Chains that came back.
+    back: u16,
 }
 
 impl Ring {
-    fn new(memory: &Arc<GuestMemory>, base: u64, flags: u16) -> (Self, EventFd) {
-        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+    fn new(memory: &Arc<GuestMemory>, index: u16, features: u64) -> (Self, ActiveQueue) {
+        let base = 0x1_0000 + u64::from(index) * 0x8_0000;
+        let queue = DriverQueue::new(memory.clone(), base, SIZE);
+        let active = queue.activate(index, features).unwrap();
         let ring = Self {
             memory: memory.clone(),
-            base,
-            flags,
-            kick: kick.try_clone().unwrap(),
-            free: (0..SLOTS).collect(),
-            made_available: 0,
-            used: 0,
+            queue,
+            kick: active.kick.try_clone().unwrap(),
+            buffers: base + RINGS_SIZE,
+            writable: index == 0,
+            offered: 0,
+            back: 0,
         };
-        (ring, kick)
+        (ring, active)
     }
 
-    fn avail(&self) -> u64 {
-        self.base + 0x1000
+    /// Where the header of chain `number` is; its payload is 4096 bytes further.
+    fn header_at(&self, number: u16) -> u64 {
+        self.buffers + u64::from(number % SLOTS) * 0x2000
     }
 
-    fn used_ring(&self) -> u64 {
-        self.base + 0x2000
+    fn is_full(&self) -> bool {
+        self.offered.wrapping_sub(self.back) == SLOTS
     }
 
-    fn buffer(&self, slot: u16) -> GuestAddress {
-        GuestAddress(self.base + 0x4000 + u64::from(slot) * 0x2000)
-    }
-
-    fn queue(&self, event_idx: bool) -> Queue {
-        let mut queue = Queue::new(SIZE).unwrap();
-        queue.set_size(SIZE);
-        queue.set_desc_table_address(Some(u32::try_from(self.base).unwrap()), Some(0));
-        queue.set_avail_ring_address(Some(u32::try_from(self.avail()).unwrap()), Some(0));
-        queue.set_used_ring_address(Some(u32::try_from(self.used_ring()).unwrap()), Some(0));
-        queue.set_event_idx(event_idx);
-        queue.set_ready(true);
-        assert!(queue.is_valid(self.memory.as_ref()));
-        queue
-    }
-
-    /// Makes a chain of header and `len` bytes of payload available.
-    fn offer(&mut self, slot: u16, len: usize) {
-        let (head, second) = (slot * 2, slot * 2 + 1);
-        let buffer = self.buffer(slot).0;
-        let header_size = u32::try_from(HEADER_SIZE).unwrap();
-        let more = if len > 0 { NEXT } else { 0 };
-        self.descriptor(head, buffer, header_size, self.flags | more, second);
-        self.descriptor(second, buffer + 0x1000, u32::try_from(len).unwrap(), self.flags, 0);
-        let entry = self.avail() + 4 + u64::from(self.made_available % SIZE) * 2;
-        self.memory.write_obj(head, GuestAddress(entry)).unwrap();
-        self.made_available = self.made_available.wrapping_add(1);
-        let index = GuestAddress(self.avail() + 2);
-        self.memory.store(self.made_available, index, std::sync::atomic::Ordering::SeqCst).unwrap();
+    /// Makes the next chain available, with room for a header and `len` bytes of payload.
+    fn offer(&mut self, len: usize) {
+        let header_at = self.header_at(self.offered);
+        let header = Buffer { address: header_at, len: u32::try_from(HEADER_SIZE).unwrap(), writable: self.writable };
+        let payload = Buffer { address: header_at + 0x1000, len: u32::try_from(len).unwrap(), ..header };
+        self.queue.add(&[header, payload]).unwrap();
+        self.offered = self.offered.wrapping_add(1);
         self.kick.write(1).unwrap();
     }
 
-    fn descriptor(&self, index: u16, address: u64, len: u32, flags: u16, next: u16) {
-        let at = self.base + u64::from(index) * 16;
-        self.memory.write_obj(address, GuestAddress(at)).unwrap();
-        self.memory.write_obj(len, GuestAddress(at + 8)).unwrap();
-        self.memory.write_obj(flags, GuestAddress(at + 12)).unwrap();
-        self.memory.write_obj(next, GuestAddress(at + 14)).unwrap();
-    }
-
-    /// The slot and length of the next used chain.
-    fn take_used(&mut self) -> Option<(u16, usize)> {
-        let index = GuestAddress(self.used_ring() + 2);
-        let used: u16 = self.memory.load(index, std::sync::atomic::Ordering::SeqCst).unwrap();
-        // With EVENT_IDX: asks for an interrupt at the next one.
-        let event = GuestAddress(self.avail() + 4 + u64::from(SIZE) * 2);
-        self.memory.store(self.used, event, std::sync::atomic::Ordering::SeqCst).unwrap();
-        if used == self.used {
-            let used: u16 = self.memory.load(index, std::sync::atomic::Ordering::SeqCst).unwrap();
-            if used == self.used {
-                return None;
-            }
-        }
-        let entry = self.used_ring() + 4 + u64::from(self.used % SIZE) * 8;
-        self.used = self.used.wrapping_add(1);
-        let head: u32 = self.memory.read_obj(GuestAddress(entry)).unwrap();
-        let len: u32 = self.memory.read_obj(GuestAddress(entry + 4)).unwrap();
-        Some((u16::try_from(head).unwrap() / 2, usize::try_from(len).unwrap()))
-    }
-}
-
-struct Interrupts(Sender<()>);
-
-impl Interrupt for Interrupts {
-    fn queue(&self, _index: u16) {
-        let _ = self.0.send(());
-    }
-
-    fn config(&self) {
-        let _ = self.0.send(());
+    /// The address and the length of the next chain that came back.
+    fn take_used(&mut self) -> Option<(u64, usize)> {
+        // With EVENT_IDX: asks for an interrupt at the next one, before the last look.
+        self.queue.set_used_event(self.back).unwrap();
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let (head, len) = self.queue.used().unwrap()?;
+        let header_at = self.header_at(self.back);
+        assert_eq!(head / 2, self.back % SLOTS);
+        self.back = self.back.wrapping_add(1);
+        Some((header_at, usize::try_from(len).unwrap()))
     }
 }
 
@@ -149,7 +98,7 @@ struct Guest {
     broken: BrokenFlag,
     rx: Ring,
     tx: Ring,
-    interrupts: Receiver<()>,
+    signals: Receiver<Signal>,
     folder: TempDir,
 }
 
@@ -163,79 +112,63 @@ impl Guest {
 
     fn without_buffers(event_idx: bool) -> Self {
         let folder = TempDir::new().unwrap();
-        let device = Vsock::new(CID, folder.as_path().join("vsock")).unwrap();
+        let device = Vsock::new(CID, folder.path().join("vsock")).unwrap();
         Self::activated(device, folder, event_idx)
     }
 
     fn activated(mut device: Vsock, folder: TempDir, event_idx: bool) -> Self {
-        let memory = Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
-        let (rx, rx_kick) = Ring::new(&memory, 0x1_0000, WRITE);
-        let (tx, tx_kick) = Ring::new(&memory, 0x8_0000, 0);
-        let (sender, interrupts) = channel();
+        let memory = memory(2 << 20).unwrap();
+        let features = (1 << VIRTIO_F_VERSION_1) | if event_idx { 1 << VIRTIO_RING_F_EVENT_IDX } else { 0 };
+        let (rx, rx_active) = Ring::new(&memory, 0, features);
+        let (tx, tx_active) = Ring::new(&memory, 1, features);
+        let (interrupt, signals) = TestInterrupt::new();
         let broken = BrokenFlag::new({
-            let sender = std::sync::Mutex::new(sender.clone());
-            move || sender.lock().unwrap().send(()).unwrap()
+            let interrupt = interrupt.clone();
+            move || interrupt.config()
         });
-        let activation = Activation {
-            memory,
-            queues: vec![
-                ActiveQueue { index: 0, queue: rx.queue(event_idx), kick: rx_kick },
-                ActiveQueue { index: 1, queue: tx.queue(event_idx), kick: tx_kick },
-            ],
-            interrupt: Arc::new(Interrupts(sender)),
-            features: if event_idx { 1 << VIRTIO_RING_F_EVENT_IDX } else { 0 },
-            broken: broken.clone(),
-        };
-        device.activate(activation).unwrap();
-        Self { counters: device.counters(), device, broken, rx, tx, interrupts, folder }
+        let queues = vec![rx_active, tx_active];
+        device.activate(Activation { memory, queues, interrupt, features, broken: broken.clone() }).unwrap();
+        Self { counters: device.counters(), device, broken, rx, tx, signals, folder }
     }
 
     fn offer_buffers(&mut self) {
-        for slot in std::mem::take(&mut self.rx.free) {
-            self.rx.offer(slot, ROOM);
+        while !self.rx.is_full() {
+            self.rx.offer(ROOM);
         }
     }
 
     fn host_connect(&self) -> UnixStream {
-        UnixStream::connect(self.folder.as_path().join("vsock")).unwrap()
+        UnixStream::connect(self.folder.path().join("vsock")).unwrap()
     }
 
     fn host_listen(&self, port: u32) -> UnixListener {
-        UnixListener::bind(self.folder.as_path().join(format!("vsock_{port}"))).unwrap()
+        UnixListener::bind(self.folder.path().join(format!("vsock_{port}"))).unwrap()
     }
 
     /// Sends `header` with `payload` behind it, whatever its `len` says.
     fn send_raw(&mut self, header: &Header, payload: &[u8]) {
-        while let Some((slot, _)) = self.tx.take_used() {
-            self.tx.free.push(slot);
+        while self.tx.take_used().is_some() || self.tx.is_full() {
+            if self.tx.is_full() {
+                self.signals.recv().unwrap();
+            }
         }
-        let slot = loop {
-            if let Some(slot) = self.tx.free.pop() {
-                break slot;
-            }
-            self.interrupts.recv().unwrap();
-            while let Some((slot, _)) = self.tx.take_used() {
-                self.tx.free.push(slot);
-            }
-        };
-        let buffer = self.tx.buffer(slot);
-        self.tx.memory.write_slice(&header.to_wire(), buffer).unwrap();
-        self.tx.memory.write_slice(payload, GuestAddress(buffer.0 + 0x1000)).unwrap();
-        self.tx.offer(slot, payload.len());
+        let header_at = self.tx.header_at(self.tx.offered);
+        self.tx.memory.write_slice(&header.to_wire(), GuestAddress(header_at)).unwrap();
+        self.tx.memory.write_slice(payload, GuestAddress(header_at + 0x1000)).unwrap();
+        self.tx.offer(payload.len());
     }
 
     /// A packet if there is one.
     fn poll(&mut self) -> Option<(Header, Vec<u8>)> {
-        let (slot, len) = self.rx.take_used()?;
-        let buffer = self.rx.buffer(slot);
+        let (header_at, len) = self.rx.take_used()?;
         let mut wire = [0; HEADER_SIZE];
-        self.rx.memory.read_slice(&mut wire, buffer).unwrap();
+        self.rx.memory.read_slice(&mut wire, GuestAddress(header_at)).unwrap();
         let header = Header::from_wire(&wire);
         assert_eq!(len, HEADER_SIZE + usize::try_from(header.len).unwrap());
         assert_eq!((header.src_cid, header.dst_cid), (HOST_CID, CID));
         let mut payload = vec![0; len - HEADER_SIZE];
-        self.rx.memory.read_slice(&mut payload, GuestAddress(buffer.0 + 0x1000)).unwrap();
-        self.rx.offer(slot, ROOM);
+        self.rx.memory.read_slice(&mut payload, GuestAddress(header_at + 0x1000)).unwrap();
+        self.rx.offer(ROOM);
         Some((header, payload))
     }
 
@@ -245,7 +178,7 @@ impl Guest {
             if let Some(packet) = self.poll() {
                 return packet;
             }
-            self.interrupts.recv().unwrap();
+            self.signals.recv().unwrap();
             assert!(!self.broken.is_set());
         }
     }
@@ -364,7 +297,7 @@ fn a_host_program_speaks_with_the_guest_and_both_close() {
 #[test]
 fn a_program_that_came_before_the_driver_is_served() {
     let folder = TempDir::new().unwrap();
-    let path = folder.as_path().join("vsock");
+    let path = folder.path().join("vsock");
     let device = Vsock::new(CID, path.clone()).unwrap();
     let mut program = UnixStream::connect(&path).unwrap();
     program.write_all(b"CONNECT 9\nin advance").unwrap();
@@ -400,7 +333,7 @@ fn a_reset_ends_connections_and_the_next_driver_serves_who_came_meanwhile() {
 #[test]
 fn connections_past_the_limit_are_turned_away() {
     let folder = TempDir::new().unwrap();
-    let mut device = Vsock::new(CID, folder.as_path().join("vsock")).unwrap();
+    let mut device = Vsock::new(CID, folder.path().join("vsock")).unwrap();
     device.max_connections = 2;
     let mut guest = Guest::activated(device, folder, true);
     guest.offer_buffers();
@@ -425,7 +358,7 @@ fn connections_past_the_limit_are_turned_away() {
 #[test]
 fn a_program_that_goes_before_it_said_what_it_wants_leaves_nothing() {
     let folder = TempDir::new().unwrap();
-    let mut device = Vsock::new(CID, folder.as_path().join("vsock")).unwrap();
+    let mut device = Vsock::new(CID, folder.path().join("vsock")).unwrap();
     device.max_connections = 1;
     let mut guest = Guest::activated(device, folder, true);
     guest.offer_buffers();
@@ -479,9 +412,9 @@ fn lies_are_dropped_or_reset() {
 #[test]
 fn a_broken_ring_is_reported() {
     let mut guest = Guest::new(true);
-    guest.tx.made_available = 1000;
-    guest.tx.offer(0, 0);
-    guest.interrupts.recv().unwrap();
+    guest.tx.queue.set_avail_index(1000).unwrap();
+    guest.tx.kick.write(1).unwrap();
+    assert_eq!(guest.signals.recv(), Ok(Signal::Config));
     assert!(guest.broken.is_set());
     guest.device.reset();
 }
