@@ -1,11 +1,8 @@
 //! Where consoles write to. The guest decides how much it prints, so every sink is bounded.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::{Arc, Mutex, PoisonError},
-};
+#[cfg(test)]
+use std::sync::{Arc, Mutex};
+use std::{fs::File, io, os::unix::fs::FileExt};
 
 /// Takes what the guest prints, never blocks for long, and never fails visibly: output that cannot be kept is lost.
 pub trait Sink: Send {
@@ -53,13 +50,15 @@ impl Sink for TailFile {
     }
 }
 
-/// The last bytes printed, in memory. Clones share one tail.
+/// The last bytes printed, in memory, for tests. Clones share one tail.
+#[cfg(test)]
 #[derive(Debug, Clone)]
 pub struct TailBuffer {
     kept: usize,
     tail: Arc<Mutex<Vec<u8>>>,
 }
 
+#[cfg(test)]
 impl TailBuffer {
     #[must_use]
     pub fn new(kept: usize) -> Self {
@@ -69,13 +68,14 @@ impl TailBuffer {
     /// At most `kept` bytes.
     #[must_use]
     pub fn contents(&self) -> Vec<u8> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tail.lock().unwrap().clone()
     }
 }
 
+#[cfg(test)]
 impl Sink for TailBuffer {
     fn write(&mut self, bytes: &[u8]) {
-        keep_tail(&mut self.tail.lock().unwrap_or_else(PoisonError::into_inner), bytes, self.kept);
+        keep_tail(&mut self.tail.lock().unwrap(), bytes, self.kept);
     }
 }
 

@@ -3,14 +3,14 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
-use crate::queue::ActiveQueue;
+use crate::queue::{ActiveQueue, RingError};
 
 /// The guest's physical memory, shared as `Arc<GuestMemory>`.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -126,19 +126,33 @@ pub struct BrokenFlag {
 
 struct BrokenShared {
     set: AtomicBool,
+    cause: OnceLock<RingError>,
     notify: Box<dyn Fn() + Send + Sync>,
 }
 
 impl BrokenFlag {
     /// `notify` is called once, when the flag is set for the first time, in the thread that sets it.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { shared: Arc::new(BrokenShared { set: AtomicBool::new(false), notify: Box::new(notify) }) }
+        let shared = BrokenShared { set: AtomicBool::new(false), cause: OnceLock::new(), notify: Box::new(notify) };
+        Self { shared: Arc::new(shared) }
     }
 
     pub fn set(&self) {
         if !self.shared.set.swap(true, Ordering::AcqRel) {
             (self.shared.notify)();
         }
+    }
+
+    /// Sets the flag and says why; the first cause is kept.
+    pub fn set_because(&self, cause: RingError) {
+        // A second cause is a consequence of the first.
+        drop(self.shared.cause.set(cause));
+        self.set();
+    }
+
+    #[must_use]
+    pub fn cause(&self) -> Option<&RingError> {
+        self.shared.cause.get()
     }
 
     #[must_use]
@@ -172,9 +186,11 @@ mod tests {
             }
         });
         assert!(!flag.is_set());
-        flag.clone().set();
+        flag.clone().set_because(RingError::Order);
+        flag.set_because(RingError::TooMany);
         flag.set();
         assert!(flag.is_set());
+        assert!(matches!(flag.cause(), Some(RingError::Order)));
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 

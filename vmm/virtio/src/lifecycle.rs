@@ -3,7 +3,7 @@
 //!
 //! Not shared between threads: the owner of the transport serializes access.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -76,10 +76,13 @@ impl Lifecycle {
         self.status.bits() | if broken { NEEDS_RESET } else { 0 }
     }
 
-    /// Why the last activation failed, if it did and there was no reset since.
+    /// Why the device needs a reset, if it does and the reason is known.
     #[must_use]
-    pub fn failed_activation(&self) -> Option<&ActivateError> {
-        self.failed_activation.as_ref()
+    pub fn fault(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.failed_activation {
+            Some(error) => Some(error),
+            None => self.broken.as_ref()?.cause().map(|cause| cause as &dyn Error),
+        }
     }
 
     /// How often the driver has tried what it may not.

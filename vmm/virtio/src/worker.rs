@@ -120,8 +120,8 @@ fn run(handler: &mut impl Handler, registry: &Registry, broken: &BrokenFlag) {
             return;
         }
         for event in batch {
-            if handler.ready(event.data(), event.event_set(), registry).is_err() {
-                return broken.set();
+            if let Err(error) = handler.ready(event.data(), event.event_set(), registry) {
+                return broken.set_because(error);
             }
         }
     }

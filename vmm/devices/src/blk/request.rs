@@ -17,8 +17,9 @@ pub const RANGE_SIZE: usize = 16;
 /// Ranges that one discard or write-zeroes request may have.
 pub const MAX_RANGES: usize = 32;
 
-/// Sectors of one such range: 1 GiB.
-pub const MAX_RANGE_SECTORS: u32 = 1 << 21;
+/// Sectors of one such range: 128 MiB. Where the file system cannot clear a range by itself, zeros are written, and a
+/// reset waits for that.
+pub const MAX_RANGE_SECTORS: u32 = 1 << 18;
 
 /// A request, checked against the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

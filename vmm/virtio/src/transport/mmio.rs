@@ -4,6 +4,7 @@
 //! side is shared with the device's worker through atomics and an event descriptor, and needs no lock.
 
 use std::{
+    error::Error,
     io,
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use virtio_bindings::virtio_mmio::{
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
-    device::{ActivateError, GuestMemory, Interrupt, VirtioDevice},
+    device::{GuestMemory, Interrupt, VirtioDevice},
     lifecycle::Lifecycle,
 };
 
@@ -112,10 +113,10 @@ impl MmioTransport {
         &self.interrupt.irq
     }
 
-    /// Why the driver's last start of the device failed, if it did.
+    /// Why the device needs a reset, if it does: its start failed, or the driver has broken a ring.
     #[must_use]
-    pub fn failed_activation(&self) -> Option<&ActivateError> {
-        self.lifecycle.failed_activation()
+    pub fn fault(&self) -> Option<&(dyn Error + 'static)> {
+        self.lifecycle.fault()
     }
 
     /// How often the driver has done what it may not; such accesses are ignored.

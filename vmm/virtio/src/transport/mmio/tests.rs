@@ -11,6 +11,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::*;
 use crate::{
+    ActivateError, RingError,
     status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET},
     test_utils::{Buffer, DriverQueue, memory},
     transport::test_device::{ANSWER, DEVICE_TYPE, Event, FEATURES, TestDevice},
@@ -192,9 +193,10 @@ fn a_queue_outside_of_memory_needs_a_reset() {
     driver.set_up_queue(1, &queue);
     assert_eq!(driver.status(READY), READY | NEEDS_RESET);
     assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
-    assert!(matches!(driver.transport.failed_activation(), Some(ActivateError::Queue { index: 1, .. })));
+    let fault = driver.transport.fault().unwrap().downcast_ref();
+    assert!(matches!(fault, Some(ActivateError::Queue { index: 1, .. })));
     assert_eq!(driver.status(0), 0);
-    assert!(driver.transport.failed_activation().is_none());
+    assert!(driver.transport.fault().is_none());
 }
 
 #[test]
@@ -206,6 +208,7 @@ fn a_broken_ring_needs_a_reset_and_gets_one() {
     driver.await_interrupt();
     assert_eq!(driver.read(VIRTIO_MMIO_STATUS), READY | NEEDS_RESET);
     assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+    assert!(matches!(driver.transport.fault().unwrap().downcast_ref(), Some(RingError::Index { index: 99, size: 16 })));
     assert_eq!(driver.status(0), 0);
     assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
     let mut queue = driver.start();
