@@ -35,15 +35,13 @@ fn requests<'a>(fragments: &[&'a str]) -> Requests<'a> {
     fragments.iter().flat_map(|text| text.lines()).filter_map(|line| parse(line.trim_end())).collect()
 }
 
-/// One text that says each thing once; a later fragment overrides an earlier one.
+/// One text that says each thing once, in the order of the fragments; a later line overrides an earlier one.
 pub fn merge(fragments: &[&str]) -> String {
-    requests(fragments)
-        .iter()
-        .map(|(name, line)| match line {
-            Some(line) => format!("{line}\n"),
-            None => format!("# CONFIG_{name} is not set\n"),
-        })
-        .collect()
+    let lines: Vec<&str> = fragments.iter().flat_map(|text| text.lines()).map(str::trim_end).collect();
+    let last: BTreeMap<&str, usize> =
+        lines.iter().enumerate().filter_map(|(at, line)| parse(line).map(|(name, _)| (name, at))).collect();
+    let kept = lines.iter().enumerate().filter(|(at, line)| parse(line).is_some_and(|(name, _)| last[name] == *at));
+    kept.map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// Requests of the fragments that `config` does not honour, by name.
@@ -68,7 +66,7 @@ mod tests {
     #[test]
     fn a_later_fragment_wins_and_comments_say_nothing() {
         let merged = merge(&["# words\nCONFIG_A=y\n# CONFIG_B is not set\n", "CONFIG_B=\"x y\"\nCONFIG_A=n\n"]);
-        assert_eq!(merged, "# CONFIG_A is not set\nCONFIG_B=\"x y\"\n");
+        assert_eq!(merged, "CONFIG_B=\"x y\"\nCONFIG_A=n\n");
     }
 
     #[test]

@@ -127,12 +127,9 @@ fn remove_tree(tree: &Path) -> Result<()> {
 fn build_in(step: &mut Step, recipe: &Recipe, tree: &Path) -> Result<()> {
     step.command(Command::new("tar").args(["-xf", TARBALL, "--strip-components=1", "-C"]).arg(tree))?;
 
-    let tiny_path = tree.join("kernel/configs/tiny.config");
-    let tiny = fs::read_to_string(&tiny_path).with_context(|| format!("Failed to read {}", tiny_path.display()))?;
     let fragments: Vec<&str> = recipe.texts().collect();
-    let all: Vec<&str> = std::iter::once(tiny.as_str()).chain(fragments.iter().copied()).collect();
     let wanted = tree.join("dewar-all.config");
-    fs::write(&wanted, config::merge(&all)).with_context(|| format!("Failed to write {}", wanted.display()))?;
+    fs::write(&wanted, config::merge(&fragments)).with_context(|| format!("Failed to write {}", wanted.display()))?;
     step.command(make(tree).env("KCONFIG_ALLCONFIG", &wanted).arg("allnoconfig"))?;
     let built = fs::read_to_string(tree.join(".config")).context("Failed to read the resulting .config")?;
     let dropped = config::dropped(&fragments, &built);
