@@ -8,8 +8,6 @@ use std::{
     },
 };
 
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
-
 use crate::queue::{ActiveQueue, RingError};
 
 /// The guest's physical memory, shared as `Arc<GuestMemory>`.
@@ -74,18 +72,6 @@ pub struct Activation {
 }
 
 impl Activation {
-    /// Whether the driver accepted feature `bit`.
-    #[must_use]
-    pub fn has_feature(&self, bit: u32) -> bool {
-        has_feature(self.features, bit)
-    }
-
-    /// Whether used and available events replace the flags of the rings.
-    #[must_use]
-    pub fn event_idx(&self) -> bool {
-        self.has_feature(VIRTIO_RING_F_EVENT_IDX)
-    }
-
     /// Removes and returns the queue with this index.
     pub fn take_queue(&mut self, index: u16) -> Result<ActiveQueue, ActivateError> {
         let position = self.queues.iter().position(|queue| queue.index == index);
@@ -95,7 +81,7 @@ impl Activation {
 
 /// Whether `features` has `bit`.
 #[must_use]
-pub fn has_feature(features: u64, bit: u32) -> bool {
+pub(crate) fn has_feature(features: u64, bit: u32) -> bool {
     1u64.checked_shl(bit).is_some_and(|mask| features & mask != 0)
 }
 

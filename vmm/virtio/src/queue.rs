@@ -136,13 +136,12 @@ fn read_descriptor(memory: &GuestMemory, table: GuestAddress, size: u16, index: 
 }
 
 /// Bytes in all of `segments`.
-#[must_use]
-pub fn total_len(segments: &[Segment]) -> usize {
+fn total_len(segments: &[Segment]) -> usize {
     segments.iter().fold(0usize, |sum, segment| sum.saturating_add(usize::try_from(segment.len).unwrap_or(usize::MAX)))
 }
 
 /// The part of `segments` that starts at `offset` and has `len` bytes.
-pub fn sub_range(segments: &[Segment], offset: usize, len: usize) -> Result<Vec<Segment>, RingError> {
+fn sub_range(segments: &[Segment], offset: usize, len: usize) -> Result<Vec<Segment>, RingError> {
     let beyond = || RingError::BeyondChain { offset, wanted: len, len: total_len(segments) };
     let (mut skip, mut wanted) = (offset, len);
     let mut part = Vec::with_capacity(segments.len());
@@ -178,21 +177,6 @@ pub struct Chain<'q> {
 }
 
 impl<'q> Chain<'q> {
-    #[must_use]
-    pub fn memory(&self) -> &'q GuestMemory {
-        self.memory
-    }
-
-    #[must_use]
-    pub fn readable(&self) -> &[Segment] {
-        &self.segments.readable
-    }
-
-    #[must_use]
-    pub fn writable(&self) -> &[Segment] {
-        &self.segments.writable
-    }
-
     /// Bytes that the driver wrote.
     #[must_use]
     pub fn readable_len(&self) -> usize {

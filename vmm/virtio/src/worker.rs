@@ -53,14 +53,6 @@ impl Registry {
         self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(events, token))
     }
 
-    /// Waits for other events on a registered `fd`.
-    pub fn modify(&self, fd: &impl AsRawFd, token: u64, events: EventSet) -> io::Result<()> {
-        if token == STOP {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.epoll.ctl(ControlOperation::Modify, fd.as_raw_fd(), EpollEvent::new(events, token))
-    }
-
     /// Waits no more for `fd`. To be called before it is closed if it has duplicates.
     pub fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
         self.epoll.ctl(ControlOperation::Delete, fd.as_raw_fd(), EpollEvent::default())

@@ -29,9 +29,6 @@ use crate::{
     lifecycle::Lifecycle,
 };
 
-/// Bytes of address space that a device takes.
-pub const MMIO_SIZE: u64 = 0x1000;
-
 /// Offset of the register whose writes are best turned into kicks by the hypervisor.
 pub const QUEUE_NOTIFY: u64 = VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 
