@@ -120,10 +120,7 @@ fn whiteouts_yield_to_what_the_layer_has() {
 fn limits_hold() {
     let limits = Limits { entries: 3, ..Limits::default() };
     assert!(Layer::new().file("a").file("b").convert(limits).is_ok());
-    assert!(matches!(
-        Layer::new().file("a/b/c").convert(limits),
-        Err(LayerError::Limit { what: "entries", limit: 3 })
-    ));
+    assert!(matches!(Layer::new().file("a/b/c").convert(limits), Err(LayerError::Limit { what: "entries", limit: 3 })));
     let limits = Limits { metadata: 300, ..Limits::default() };
     assert!(matches!(
         Layer::new().file("a").file("b").convert(limits),
