@@ -11,7 +11,6 @@
 mod build;
 mod capabilities;
 mod exec;
-mod files;
 mod mounts;
 mod names;
 mod options;
@@ -22,7 +21,6 @@ mod security;
 mod signal;
 
 pub use exec::ExecOptions;
-pub use files::guest_files;
 pub use names::random_name;
 pub use options::RunOptions;
 pub use parse::{Tmpfs, Ulimit};
@@ -44,6 +42,8 @@ pub enum SpecError {
     CpuRange { most: u32 },
     #[error("Invalid value {text} for cpuset cpus")]
     Cpuset { text: String },
+    #[error("Requested CPUs are not available - requested {text}, available: 0-{last}")]
+    CpusetRange { text: String, last: u64 },
     #[error("Minimum memory limit allowed is 6MB")]
     MemoryTooSmall,
     #[error("You should always set the Memory limit when using Memoryswap limit, see usage")]

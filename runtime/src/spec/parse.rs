@@ -260,21 +260,26 @@ pub fn container_name(name: &str) -> Result<(), SpecError> {
     Err(SpecError::Name { name: name.to_owned() })
 }
 
-/// A list of CPUs such as `0-3,7`.
+/// A list of CPUs such as `0-3,7`: answers how many CPUs a machine needs to have all of them.
 ///
 /// # Errors
 /// [`SpecError::Cpuset`].
-pub fn cpuset(text: &str) -> Result<(), SpecError> {
+pub fn cpuset(text: &str) -> Result<u64, SpecError> {
     let fail = || SpecError::Cpuset { text: text.to_owned() };
-    let number =
-        |s: &str| s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse::<u16>().ok()).flatten().ok_or_else(fail);
+    let number = |s: &str| {
+        let digits = s.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| s.parse::<u16>().ok()).flatten().ok_or_else(fail)
+    };
+    let mut most = 0;
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if number(first)? > number(last)? {
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
             return Err(fail());
         }
+        most = most.max(u64::from(last) + 1);
     }
-    Ok(())
+    Ok(most)
 }
 
 /// A signal by name or number.
@@ -327,8 +332,8 @@ mod tests {
         for text in ["", ".", "-1", "1e3", "one", "1.2.3", "0.0000000001", "99999999999999999999"] {
             assert!(cpus(text).is_err(), "{text}");
         }
-        for text in ["0", "0-3", "0,2-3,5"] {
-            assert!(cpuset(text).is_ok(), "{text}");
+        for (text, most) in [("0", 1), ("0-3", 4), ("0,2-3,5", 6), ("7,1", 8)] {
+            assert_eq!(cpuset(text).ok(), Some(most), "{text}");
         }
         for text in ["", "3-0", "a", "1,", "+1", "0--1"] {
             assert!(cpuset(text).is_err(), "{text}");

@@ -58,7 +58,9 @@ fn cpu(options: &RunOptions) -> Result<Option<LinuxCpu>, SpecError> {
         cpu.set_shares(Some(options.cpu_shares.clamp(SHARES_LEAST, SHARES_MOST)));
     }
     if let Some(cpus) = options.cpuset_cpus.as_ref().filter(|c| !c.is_empty()) {
-        parse::cpuset(cpus)?;
+        if parse::cpuset(cpus)? > u64::from(CPUS_MOST) {
+            return Err(SpecError::CpusetRange { text: cpus.clone(), last: u64::from(CPUS_MOST - 1) });
+        }
         cpu.set_cpus(Some(cpus.clone()));
     }
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
