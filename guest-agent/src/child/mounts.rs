@@ -28,7 +28,9 @@ use crate::{
 pub fn make(root: &Root, mount: &Mount) -> Result<()> {
     let failed = || format!("Mounting {} failed", mount.target.display());
     let (tree, missing) = match &mount.source {
-        Source::Filesystem { kind, options } => (filesystem(kind, options).doing(failed)?, Missing::Directory),
+        Source::Filesystem { kind, name, options } => {
+            (filesystem(kind, name, options).doing(failed)?, Missing::Directory)
+        }
         Source::File { number } => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             (open_tree(CWD, root.file(*number), flags).doing(failed)?, Missing::File)
@@ -39,11 +41,9 @@ pub fn make(root: &Root, mount: &Mount) -> Result<()> {
     change(&tree, mount.change).doing(failed)
 }
 
-fn filesystem(kind: &str, options: &[(String, Option<String>)]) -> rustix::io::Result<OwnedFd> {
+fn filesystem(kind: &str, name: &str, options: &[(String, Option<String>)]) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    if kind != "proc" && kind != "sysfs" {
-        fsconfig_set_string(&context, "source", kind)?;
-    }
+    fsconfig_set_string(&context, "source", name)?;
     for (key, value) in options {
         match value {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
@@ -120,8 +120,9 @@ pub fn mask(root: BorrowedFd<'_>, masked: &[std::path::PathBuf]) -> Result<()> {
             bind(first.as_fd(), target.as_fd()).doing(failed)?;
             continue;
         }
-        let tree = filesystem("tmpfs", &[("size".into(), Some("0".into())), ("mode".into(), Some("0555".into()))])
-            .doing(failed)?;
+        let tree =
+            filesystem("tmpfs", "tmpfs", &[("size".into(), Some("0".into())), ("mode".into(), Some("0555".into()))])
+                .doing(failed)?;
         change(&tree, Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() }).doing(failed)?;
         attach(&tree, target.as_fd()).doing(failed)?;
         empty = Some(tree);

@@ -18,8 +18,8 @@ pub struct Mount {
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A new instance of a filesystem of the guest's kernel.
-    Filesystem { kind: String, options: Vec<(String, Option<String>)> },
+    /// A new instance of a filesystem of the guest's kernel. `name`: what the list of mounts shows as its source.
+    Filesystem { kind: String, name: String, options: Vec<(String, Option<String>)> },
     /// One of the files that came with the container.
     File { number: usize },
 }
@@ -160,7 +160,8 @@ fn filesystem(mount: &runtime::Mount, target: &Path, rest: &[&str]) -> Result<So
             None => ((*option).to_owned(), None),
         })
         .collect();
-    Ok(Source::Filesystem { kind: (*kind).to_owned(), options })
+    let name = mount.source().as_ref().and_then(|source| source.to_str()).unwrap_or(kind);
+    Ok(Source::Filesystem { kind: (*kind).to_owned(), name: name.to_owned(), options })
 }
 
 #[cfg(test)]
@@ -181,7 +182,7 @@ mod tests {
         )
         .expect("valid");
         let options = vec![("mode".into(), Some("1777".into())), ("size".into(), Some("65536k".into()))];
-        assert_eq!(tmpfs.source, Source::Filesystem { kind: "tmpfs".into(), options });
+        assert_eq!(tmpfs.source, Source::Filesystem { kind: "tmpfs".into(), name: "shm".into(), options });
         assert_eq!(tmpfs.change.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV);
         assert_eq!(tmpfs.change.clear, libc::MOUNT_ATTR_RDONLY);
     }
