@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::kernel::{Entry, LoadedKernel};
 use crate::layout::{self, RamLayout, RamRange};
-use crate::mptable;
+use crate::{memory, mptable};
 
 /// `COMMAND_LINE_SIZE` of x86, with its final NUL.
 const CMDLINE_MAX: usize = 2048;
@@ -91,11 +91,11 @@ pub fn cmdline(configured: &str, slots: &[layout::Slot]) -> Result<Vec<u8>, Boot
 /// When it cannot be read or does not fit.
 pub fn load_initrd(
     path: &Path,
-    memory: &GuestMemory,
+    guest: &GuestMemory,
     ram: RamRange,
     kernel: &LoadedKernel,
 ) -> Result<RamRange, BootError> {
-    let mut file = File::open(path).map_err(|source| BootError::OpenInitrd { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| BootError::OpenInitrd { path: path.to_owned(), source })?;
     let metadata = file.metadata().map_err(|source| BootError::ReadInitrd { path: path.to_owned(), source })?;
     let len = metadata.len();
     if len == 0 {
@@ -111,10 +111,10 @@ pub fn load_initrd(
         let (initrd_mib, available_mib) = (len.div_ceil(1 << 20), ram.end() >> 20);
         return Err(BootError::InitrdDoesNotFit { path: path.to_owned(), initrd_mib, available_mib });
     };
-    memory
-        .read_exact_volatile_from(GuestAddress(start), &mut file, len as usize)
-        .map_err(|source| BootError::ReadInitrd { path: path.to_owned(), source: io::Error::other(source) })?;
-    Ok(RamRange { start, len })
+    let range = RamRange { start, len };
+    memory::read_file(guest, range, &mut &file)
+        .map_err(|source| BootError::ReadInitrd { path: path.to_owned(), source })?;
+    Ok(range)
 }
 
 /// What [`write`] needs to know of the machine.
@@ -125,6 +125,8 @@ pub struct BootInfo<'a> {
     /// With its final NUL.
     pub cmdline: &'a [u8],
     pub vcpus: u8,
+    /// Connected to the I/O APIC.
+    pub irqs: &'a [u32],
 }
 
 /// Writes everything but kernel and initrd.
@@ -137,7 +139,7 @@ pub fn write(memory: &GuestMemory, info: &BootInfo) -> Result<(), BootError> {
 
 fn write_all(memory: &GuestMemory, info: &BootInfo) -> Result<(), GuestMemoryError> {
     memory.write_slice(info.cmdline, GuestAddress(layout::CMDLINE))?;
-    memory.write_slice(&mptable::build(info.vcpus), GuestAddress(layout::MP_TABLE))?;
+    memory.write_slice(&mptable::build(info.vcpus, info.irqs), GuestAddress(layout::MP_TABLE))?;
     match info.kernel.entry {
         Entry::Pvh { .. } => write_start_info(memory, info),
         Entry::Long { .. } => {
@@ -218,7 +220,6 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory;
     use std::io::Write;
 
     fn kernel(entry: Entry) -> LoadedKernel {
@@ -229,7 +230,7 @@ mod tests {
         let ram = RamLayout::new(mib).unwrap();
         let memory = memory::map(&ram, false).unwrap();
         let initrd = Some(RamRange { start: 0x80_0000, len: 77 });
-        let info = BootInfo { ram: &ram, kernel: &kernel(entry), initrd, cmdline: b"quiet\0", vcpus: 2 };
+        let info = BootInfo { ram: &ram, kernel: &kernel(entry), initrd, cmdline: b"quiet\0", vcpus: 2, irqs: &[0] };
         write(&memory, &info).unwrap();
         memory
     }

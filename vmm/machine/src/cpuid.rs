@@ -88,8 +88,7 @@ pub fn common(supported: &[kvm_cpuid_entry2], facts: CpuFacts) -> Vec<kvm_cpuid_
             _ => {}
         }
     }
-    let topology_extensions =
-        table.iter().any(|e| e.function == AMD_FEATURES && e.ecx & TOPOLOGY_EXTENSIONS_BIT != 0);
+    let topology_extensions = table.iter().any(|e| e.function == AMD_FEATURES && e.ecx & TOPOLOGY_EXTENSIONS_BIT != 0);
     if topology_extensions && !table.iter().any(|e| e.function == AMD_TOPOLOGY) {
         table.push(leaf(AMD_TOPOLOGY, 0, [0; 4]));
     }
@@ -181,7 +180,10 @@ mod tests {
         let table = common(&supported(AMD), facts(1));
         let [_, ebx, ecx, edx] = get(&table, FEATURES, 0);
         assert_eq!((ebx, edx & HTT_BIT), (0x0001_0800, 0));
-        assert_eq!(ecx & (X2APIC_BIT | TSC_DEADLINE_BIT | HYPERVISOR_BIT), X2APIC_BIT | TSC_DEADLINE_BIT | HYPERVISOR_BIT);
+        assert_eq!(
+            ecx & (X2APIC_BIT | TSC_DEADLINE_BIT | HYPERVISOR_BIT),
+            X2APIC_BIT | TSC_DEADLINE_BIT | HYPERVISOR_BIT
+        );
         assert_eq!(get(&table, AMD_SIZES, 0)[2], 0);
         assert_eq!(get(&table, TOPOLOGY, 1), [0, 1, 0x201, 0]);
     }

@@ -78,8 +78,7 @@ impl Made {
 pub fn disk(config: &DiskConfig) -> Result<Blk, DeviceError> {
     let open = |path: &PathBuf| open_disk_file(path, config.read_only);
     let files = config.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    Blk::new(files, config.read_only, &config.id)
-        .map_err(|source| DeviceError::Disk { id: config.id.clone(), source })
+    Blk::new(files, config.read_only, &config.id).map_err(|source| DeviceError::Disk { id: config.id.clone(), source })
 }
 
 fn open_disk_file(path: &Path, read_only: bool) -> Result<File, DeviceError> {

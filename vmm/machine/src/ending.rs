@@ -50,10 +50,9 @@ impl Outcome {
                 Some(format!("entering the guest failed on CPU {cpu}, hardware reason {reason:#x}")),
             ),
             Cause::Unexpected { exit } => (Ending::InternalError, Some(format!("unexpected exit {exit}"))),
-            Cause::RunFailed { errno } => (
-                Ending::InternalError,
-                Some(format!("KVM_RUN failed: {}", std::io::Error::from_raw_os_error(*errno))),
-            ),
+            Cause::RunFailed { errno } => {
+                (Ending::InternalError, Some(format!("KVM_RUN failed: {}", std::io::Error::from_raw_os_error(*errno))))
+            }
             Cause::Stopped => (Ending::Stopped, None),
         };
         Self { ending, detail }

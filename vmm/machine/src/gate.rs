@@ -44,10 +44,8 @@ impl Gate {
         }
         state.inside -= 1;
         self.changed.notify_all();
-        let mut state = self
-            .changed
-            .wait_while(state, |state| state.wish == Wish::Pause)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.changed.wait_while(state, |state| state.wish == Wish::Pause).unwrap_or_else(PoisonError::into_inner);
         if state.wish == Wish::Leave {
             return false;
         }
@@ -105,11 +103,7 @@ mod tests {
             let (kicks, kicked): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel::<()>()).unzip();
             let gate = &gate;
             for inbox in kicked {
-                scope.spawn(move || {
-                    while gate.pass() {
-                        inbox.recv().unwrap();
-                    }
-                });
+                scope.spawn(move || while gate.pass() { inbox.recv().unwrap() });
             }
             let kick = || kicks.iter().for_each(|k| k.send(()).unwrap());
             gate.pause(kick);

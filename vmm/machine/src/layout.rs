@@ -27,7 +27,6 @@ pub const PML4: u64 = 0x9000;
 pub const CMDLINE: u64 = 0x2_0000;
 /// End of conventional memory; the kernel looks for the MP table in the kibibyte from here.
 pub const MP_TABLE: u64 = 0x9_fc00;
-pub const MP_TABLE_MAX: usize = 0x400;
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 pub const LOW_RAM_MAX: u64 = 0xc000_0000;
 pub const MMIO_BASE: u64 = 0xd000_0000;
@@ -38,6 +37,9 @@ pub const LOCAL_APIC: u32 = 0xfee0_0000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const KVM_TSS: u64 = KVM_IDENTITY_MAP + 0x1000;
 pub const FOUR_GIB: u64 = 1 << 32;
+
+/// The PC's timer.
+pub const TIMER_IRQ: u32 = 0;
 
 /// First interrupt given to a device window; the interrupts below belong to the timer, the serial ports and the RTC.
 pub const FIRST_IRQ: u32 = 5;

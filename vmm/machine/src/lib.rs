@@ -28,5 +28,5 @@ mod vcpu;
 mod vm;
 
 pub use ending::{Cause, Outcome};
-pub use machine::{Machine, MachineError, Phases};
+pub use machine::{EarlyVm, Machine, MachineError, Phases};
 pub use serial_log::last_lines;

@@ -1,11 +1,10 @@
 //! A machine from its configuration to its end.
 //!
-//! Threads: one for each vCPU, one for each active device, and a short-lived one that loads the kernel while the caller's
-//! thread sets up KVM: creating a VM mostly waits, and loading a kernel mostly works. Everything else happens in the thread
-//! that owns the [`Machine`].
+//! Threads: one for each vCPU, one for each active device, and a short-lived one that sets up KVM while the caller's thread
+//! loads the kernel: the one mostly waits and the other mostly works. Everything else happens in the thread that owns the
+//! [`Machine`].
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -14,7 +13,8 @@ use dewar_devices::serial::{InterruptLine, SERIAL_IRQ, SerialPort};
 use dewar_virtio::GuestMemory;
 use dewar_virtio::transport::mmio::MmioTransport;
 use dewar_vmm_api::{MachineConfig, Metrics};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_bindings::CpuId;
+use kvm_ioctls::VmFd;
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -54,8 +54,13 @@ pub enum MachineError {
         #[source]
         source: io::Error,
     },
-    #[error("The thread that loads the kernel {} could not be started or has panicked", kernel.display())]
-    Loader { kernel: PathBuf },
+    #[error("Could not start the thread that sets up KVM")]
+    SetupThread {
+        #[source]
+        source: io::Error,
+    },
+    #[error("The thread that sets up KVM panicked")]
+    SetupPanicked,
 }
 
 /// When each step of a start was finished.
@@ -115,7 +120,7 @@ pub struct Machine {
     _vm: VmFd,
 }
 
-/// What the loader thread brings back.
+/// Kernel and initrd in guest memory.
 struct Loaded {
     kernel: LoadedKernel,
     initrd: Option<RamRange>,
@@ -127,69 +132,80 @@ fn load(config: &MachineConfig, memory: &GuestMemory, ram: RamRange) -> Result<L
     Ok(Loaded { kernel, initrd })
 }
 
-/// KVM's side of the machine while it is being built.
+/// KVM's side of a machine of which nothing else is known yet.
 struct Hardware {
     vm: VmFd,
-    vcpus: Vec<Vcpu>,
+    cpuid: CpuId,
+    tsc_deadline: bool,
 }
 
-fn create_hardware(kvm: &Kvm, vcpus: u8, phases: &mut Phases) -> Result<Hardware, MachineError> {
-    let vm = vm::create(kvm)?;
-    phases.done("kvm-vm");
-    let (supported, tsc_deadline) = vm::cpuid(kvm)?;
-    let mut made = Vec::with_capacity(usize::from(vcpus));
-    let mut table = Vec::new();
-    for id in 0..vcpus {
-        let vcpu = Vcpu::create(&vm, id)?;
-        if id == 0 {
-            let facts = CpuFacts { vcpus, tsc_khz: vcpu.tsc_khz(), tsc_deadline };
-            table = cpuid::common(supported.as_slice(), facts);
-        }
-        vcpu.configure(&table)?;
-        made.push(vcpu);
+fn create_hardware() -> Result<Hardware, VmError> {
+    let kvm = vm::open()?;
+    let vm = vm::create(&kvm)?;
+    let (cpuid, tsc_deadline) = vm::cpuid(&kvm)?;
+    Ok(Hardware { vm, cpuid, tsc_deadline })
+}
+
+/// A VM in the making, in a thread of its own. Creating one mostly waits, so it is begun before anything else.
+pub struct EarlyVm(JoinHandle<Result<Hardware, VmError>>);
+
+impl EarlyVm {
+    /// # Errors
+    /// When no thread can be started. Whatever goes wrong with KVM is told by [`Machine::start`].
+    pub fn begin() -> Result<Self, MachineError> {
+        let thread = std::thread::Builder::new().name("kvm-setup".into()).spawn(create_hardware);
+        thread.map(Self).map_err(|source| MachineError::SetupThread { source })
     }
-    phases.done("kvm-vcpus");
-    Ok(Hardware { vm, vcpus: made })
+
+    fn finish(self) -> Result<Hardware, MachineError> {
+        Ok(self.0.join().map_err(|_| MachineError::SetupPanicked)??)
+    }
+}
+
+fn create_vcpus(hardware: &Hardware, count: u8) -> Result<Vec<Vcpu>, MachineError> {
+    let vcpus = (0..count).map(|id| Vcpu::create(&hardware.vm, id)).collect::<Result<Vec<_>, _>>()?;
+    let tsc_khz = vcpus.first().and_then(Vcpu::tsc_khz);
+    let facts = CpuFacts { vcpus: count, tsc_khz, tsc_deadline: hardware.tsc_deadline };
+    let table = cpuid::common(hardware.cpuid.as_slice(), facts);
+    vcpus.iter().try_for_each(|vcpu| vcpu.configure(&table))?;
+    Ok(vcpus)
 }
 
 impl Machine {
-    /// Builds the machine and starts its vCPUs. `serial_stdout`: serial output goes to stdout too.
+    /// Builds the machine around `early` and starts its vCPUs. `serial_stdout`: serial output goes to stdout too.
     ///
     /// # Errors
     /// When the configuration cannot be met or the host refuses something.
-    pub fn start(config: &MachineConfig, serial_stdout: bool, mut phases: Phases) -> Result<Self, MachineError> {
-        let vcpus = layout::check_vcpus(config.vcpus)?;
+    pub fn start(
+        config: &MachineConfig,
+        early: EarlyVm,
+        serial_stdout: bool,
+        mut phases: Phases,
+    ) -> Result<Self, MachineError> {
+        let count = layout::check_vcpus(config.vcpus)?;
         let ram = RamLayout::new(config.memory_mib)?;
-        let kvm = vm::open()?;
         let memory = Arc::new(memory::map(&ram, config.shared_memory)?);
-        phases.done("memory");
-
-        let (loaded, hardware, transports) = std::thread::scope(|scope| {
-            let loader = std::thread::Builder::new()
-                .name("loader".into())
-                .spawn_scoped(scope, || load(config, &memory, ram.low()))
-                .map_err(|_| MachineError::Loader { kernel: config.kernel.clone() })?;
-            let hardware = create_hardware(&kvm, vcpus, &mut phases);
-            let transports = make_transports(config, &memory);
-            phases.done("devices");
-            let loaded = loader.join().map_err(|_| MachineError::Loader { kernel: config.kernel.clone() })?;
-            phases.done("kernel-loaded");
-            // What is wrong with the kernel is the likelier mistake: it is told first.
-            Ok::<_, MachineError>((loaded?, hardware?, transports?))
-        })?;
-        let (counters, transports): (Vec<_>, Vec<_>) = transports.into_iter().unzip();
+        let (counters, transports): (Vec<_>, Vec<_>) = make_transports(config, &memory)?.into_iter().unzip();
         let slots = layout::slots(transports.len())?;
         let cmdline = boot::cmdline(&config.cmdline, &slots)?;
-        let info =
-            BootInfo { ram: &ram, kernel: &loaded.kernel, initrd: loaded.initrd, cmdline: &cmdline, vcpus };
+        phases.done("devices");
+        let loaded = load(config, &memory, ram.low())?;
+        phases.done("kernel-loaded");
+        let irqs: Vec<u32> = [layout::TIMER_IRQ, SERIAL_IRQ].into_iter().chain(slots.iter().map(|s| s.irq)).collect();
+        let Loaded { kernel, initrd } = loaded;
+        let info = BootInfo { ram: &ram, kernel: &kernel, initrd, cmdline: &cmdline, vcpus: count, irqs: &irqs };
         boot::write(&memory, &info)?;
+        phases.done("boot-data");
 
-        let Hardware { vm, vcpus } = hardware;
+        let hardware = early.finish()?;
+        phases.done("kvm-vm");
+        let vcpus = create_vcpus(&hardware, count)?;
+        let Hardware { vm, .. } = hardware;
         vm::add_memory(&vm, &memory)?;
         if let Some(boot_vcpu) = vcpus.first() {
-            boot_vcpu.set_entry(loaded.kernel.entry)?;
+            boot_vcpu.set_entry(kernel.entry)?;
         }
-        phases.done("boot-data");
+        phases.done("kvm-vcpus");
         let serial = SerialLog::create(&config.serial_log, serial_stdout)?;
         let bus = Arc::new(wire(&vm, transports, &slots, &serial)?);
         phases.done("wired");
@@ -266,10 +282,7 @@ fn event() -> Result<EventFd, MachineError> {
 /// A device's name and counters, and its transport.
 type Wired = ((String, Counters), MmioTransport);
 
-fn make_transports(
-    config: &MachineConfig,
-    memory: &Arc<GuestMemory>,
-) -> Result<Vec<Wired>, MachineError> {
+fn make_transports(config: &MachineConfig, memory: &Arc<GuestMemory>) -> Result<Vec<Wired>, MachineError> {
     let made = devices::make(config)?.into_iter();
     made.map(|Made { name, device, counters }| {
         let transport = MmioTransport::new(Arc::clone(memory), device);
@@ -278,12 +291,7 @@ fn make_transports(
     .collect()
 }
 
-fn wire(
-    vm: &VmFd,
-    transports: Vec<MmioTransport>,
-    slots: &[Slot],
-    serial: &SerialLog,
-) -> Result<Bus, MachineError> {
+fn wire(vm: &VmFd, transports: Vec<MmioTransport>, slots: &[Slot], serial: &SerialLog) -> Result<Bus, MachineError> {
     for (transport, slot) in transports.iter().zip(slots) {
         vm::connect(vm, transport, *slot)?;
     }

@@ -9,11 +9,12 @@ use std::io;
 use std::os::fd::FromRawFd;
 
 use thiserror::Error;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::layout::{RamLayout, RamRange};
 
 const HUGE_PAGE: usize = 2 << 20;
+const PIECE: u64 = 256 << 10;
 
 #[derive(Debug, Error)]
 pub enum MemoryError {
@@ -98,6 +99,24 @@ fn map_shared(layout: &RamLayout) -> Result<Vec<GuestRegionMmap>, MemoryError> {
         .collect()
 }
 
+/// Reads from `file`, where it stands, until `range` is full.
+///
+/// In pieces with the processor offered in between: the set-up of KVM, which runs at the same time, mostly waits for
+/// kernel threads, and on a host with one free processor those would wait for the whole file to be read.
+///
+/// # Errors
+/// When the file ends early or cannot be read.
+pub fn read_file(memory: &GuestMemoryMmap, range: RamRange, file: &mut &File) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end() {
+        let piece = PIECE.min(range.end() - at);
+        memory.read_exact_volatile_from(GuestAddress(at), file, piece as usize).map_err(io::Error::other)?;
+        at += piece;
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 /// A refusal is no error: the guest is only slower.
 fn advise_huge(start: *mut u8, len: usize) {
     // SAFETY: the range was just mapped by the caller; the advice changes no content.
@@ -107,7 +126,7 @@ fn advise_huge(start: *mut u8, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
     #[test]
     fn private_memory_is_aligned_to_huge_pages() {

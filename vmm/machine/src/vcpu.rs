@@ -69,7 +69,7 @@ pub fn install_kick_handler() -> Result<(), VcpuError> {
 /// Interrupts vCPU threads. One that has ended already needs none.
 pub fn kick(threads: &[JoinHandle<()>]) {
     for thread in threads.iter().filter(|thread| !thread.is_finished()) {
-        drop(thread.kill(SIGRTMIN()));
+        let _ = thread.kill(SIGRTMIN());
     }
 }
 
@@ -170,7 +170,7 @@ impl Vcpu {
                     }
                     if paused {
                         // Tells the guest's watchdog that it was away. Without kvmclock there is nothing to tell.
-                        drop(self.fd.kvmclock_ctrl());
+                        let _ = self.fd.kvmclock_ctrl();
                     }
                     None
                 }

@@ -16,10 +16,14 @@ use crate::layout::{KVM_IDENTITY_MAP, KVM_TSS, Slot};
 
 #[derive(Debug, Error)]
 pub enum VmError {
-    #[error("This machine has no /dev/kvm: enable virtualization in the firmware, load the kvm_intel or kvm_amd module, \
-             or use the QEMU engine")]
+    #[error(
+        "This machine has no /dev/kvm: enable virtualization in the firmware, load the kvm_intel or kvm_amd module, \
+             or use the QEMU engine"
+    )]
     NoKvm,
-    #[error("No permission to use /dev/kvm: add the user to the group that owns it (usually kvm), or use the QEMU engine")]
+    #[error(
+        "No permission to use /dev/kvm: add the user to the group that owns it (usually kvm), or use the QEMU engine"
+    )]
     NoPermission,
     #[error("Could not open /dev/kvm")]
     Open {

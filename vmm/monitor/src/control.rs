@@ -157,8 +157,7 @@ mod tests {
     }
 
     fn round(control: &mut Control, machine: &Recorder) -> ControlFlow<()> {
-        let mut fds: Vec<_> =
-            control.descriptors().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        let mut fds: Vec<_> = control.descriptors().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
         poll(&mut fds, None).unwrap();
         let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);

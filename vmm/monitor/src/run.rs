@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use dewar_machine::{Machine, Phases, last_lines};
+use dewar_machine::{EarlyVm, Machine, Phases, last_lines};
 use dewar_vmm_api::{Ending, MachineConfig};
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -21,11 +21,12 @@ const MAX_CONFIG: u64 = 1 << 20;
 pub fn run(arguments: &RunArguments, mut phases: Phases) -> anyhow::Result<Ending> {
     // First of all, so that every thread inherits the mask.
     let signals = block_signals().context("Could not set up signals")?;
+    let early = EarlyVm::begin()?;
     let ending_fd = arguments.ending_fd.map(take_fd).transpose()?;
     let config = read_config(&arguments.config)?;
     phases.done("config");
     let control = config.control.as_deref().map(Control::listen).transpose()?;
-    let machine = Machine::start(&config, arguments.serial_stdout, phases)?;
+    let machine = Machine::start(&config, early, arguments.serial_stdout, phases)?;
     if arguments.phases {
         print_phases(&machine);
     }

@@ -8,10 +8,11 @@ use std::io::{Seek, SeekFrom};
 
 use dewar_virtio::GuestMemory;
 use linux_loader::elf::{EM_X86_64, ET_EXEC, Elf64_Ehdr, Elf64_Nhdr, Elf64_Phdr, PT_LOAD, PT_NOTE};
-use vm_memory::{ByteValued, Bytes, GuestAddress};
+use vm_memory::ByteValued;
 
 use super::{Entry, Image, KernelError, LoadedKernel};
-use crate::layout::HIGH_MEMORY;
+use crate::layout::{HIGH_MEMORY, RamRange};
+use crate::memory;
 
 const MAGIC: &[u8] = b"\x7fELF";
 const CLASS_64: u8 = 2;
@@ -87,13 +88,11 @@ fn check_segment(image: &Image, segment: &Elf64_Phdr) -> Result<(), KernelError>
     image.check_fits(segment.p_paddr.saturating_add(segment.p_memsz))
 }
 
-fn copy_segment(image: &Image, segment: &Elf64_Phdr, memory: &GuestMemory) -> Result<(), KernelError> {
+fn copy_segment(image: &Image, segment: &Elf64_Phdr, guest: &GuestMemory) -> Result<(), KernelError> {
     let failed = |source| KernelError::Read { path: image.path(), source };
     let mut file = image.file;
     file.seek(SeekFrom::Start(segment.p_offset)).map_err(failed)?;
-    memory
-        .read_exact_volatile_from(GuestAddress(segment.p_paddr), &mut file, segment.p_filesz as usize)
-        .map_err(|source| failed(std::io::Error::other(source)))
+    memory::read_file(guest, RamRange { start: segment.p_paddr, len: segment.p_filesz }, &mut file).map_err(failed)
 }
 
 fn pvh_entry(image: &Image, segments: &[Elf64_Phdr]) -> Result<Option<u32>, KernelError> {
@@ -128,6 +127,7 @@ fn find_pvh_note(mut notes: &[u8]) -> Option<u32> {
 mod tests {
     use super::super::tests::load_bytes;
     use super::*;
+    use vm_memory::{Bytes, GuestAddress};
 
     const TEXT_AT: u64 = 0x1000;
     const LOADED_AT: u64 = 0x20_0000;
