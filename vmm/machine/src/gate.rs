@@ -102,10 +102,16 @@ mod tests {
         std::thread::scope(|scope| {
             let (kicks, kicked): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel::<()>()).unzip();
             let gate = &gate;
+            let run_until_dismissed = |inbox: mpsc::Receiver<()>| {
+                while gate.pass() {
+                    inbox.recv().unwrap()
+                }
+            };
             for inbox in kicked {
-                scope.spawn(move || while gate.pass() { inbox.recv().unwrap() });
+                scope.spawn(move || run_until_dismissed(inbox));
             }
-            let kick = || kicks.iter().for_each(|k| k.send(()).unwrap());
+            // A thread that still waits in the gate when it is dismissed takes no kick any more.
+            let kick = || kicks.iter().for_each(|k| k.send(()).unwrap_or_default());
             gate.pause(kick);
             assert!(gate.is_paused());
             assert_eq!(gate.lock().inside, 0);

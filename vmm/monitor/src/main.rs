@@ -2,7 +2,9 @@
 //! `probe` says whether `/dev/kvm` can run a kernel.
 
 mod control;
+mod descriptor;
 mod run;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ struct Arguments {
 enum Verb {
     /// Run a machine; the exit code says how it ended
     Run(RunArguments),
+    /// Serve vsock and disks to QEMU over vhost-user sockets, until QEMU hangs up
+    Serve(ServeArguments),
     /// Say as JSON whether /dev/kvm can run a kernel
     Probe,
 }
@@ -45,10 +49,30 @@ struct RunArguments {
     ending_fd: Option<i32>,
 }
 
+#[derive(clap::Args)]
+struct ServeArguments {
+    /// CID of the guest's vsock device
+    #[arg(long, requires = "vsock_path", requires = "vsock_socket")]
+    vsock_cid: Option<u32>,
+    /// Where host programs reach the guest's vsock ports
+    #[arg(long, requires = "vsock_cid")]
+    vsock_path: Option<PathBuf>,
+    /// Socket to serve the vsock device on
+    #[arg(long, requires = "vsock_cid")]
+    vsock_socket: Option<PathBuf>,
+    /// A disk and the socket to serve it on; a comma in a path is written twice
+    #[arg(long = "disk", value_name = "socket=S,id=ID[,ro],file=F[,file=F...]")]
+    disks: Vec<serve::DiskArgument>,
+    /// Write one byte to this file descriptor when all sockets listen
+    #[arg(long)]
+    ready_fd: Option<i32>,
+}
+
 fn main() -> ExitCode {
     let phases = Phases::start();
     let result = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(&arguments, phases),
+        Verb::Serve(arguments) => serve::serve(arguments),
         Verb::Probe => probe(),
     };
     match result {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::RunArguments;
 use crate::control::Control;
+use crate::descriptor;
 
 /// Lines of the console in an error report.
 const REPORTED_LINES: usize = 20;
@@ -20,9 +21,9 @@ const MAX_CONFIG: u64 = 1 << 20;
 
 pub fn run(arguments: &RunArguments, mut phases: Phases) -> anyhow::Result<Ending> {
     // First of all, so that every thread inherits the mask.
-    let signals = block_signals().context("Could not set up signals")?;
+    let signals = descriptor::block_signals().context("Could not set up signals")?;
     let early = EarlyVm::begin()?;
-    let ending_fd = arguments.ending_fd.map(take_fd).transpose()?;
+    let ending_fd = arguments.ending_fd.map(descriptor::take).transpose()?;
     let config = read_config(&arguments.config)?;
     phases.done("config");
     let control = config.control.as_deref().map(Control::listen).transpose()?;
@@ -44,15 +45,6 @@ pub fn run(arguments: &RunArguments, mut phases: Phases) -> anyhow::Result<Endin
     Ok(outcome.ending)
 }
 
-/// Takes over a descriptor that the parent has passed on.
-fn take_fd(number: i32) -> anyhow::Result<File> {
-    // SAFETY: `F_GETFD` only asks whether the number is an open descriptor.
-    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-    anyhow::ensure!(number > 2 && flags >= 0, "File descriptor {number} was not passed on");
-    // SAFETY: the descriptor is open and above the standard ones, and nothing else in this process knows its number.
-    Ok(unsafe { File::from_raw_fd(number) })
-}
-
 fn read_config(path: &Path) -> anyhow::Result<MachineConfig> {
     let named = || format!("Could not read the machine configuration {}", path.display());
     let mut text = Vec::new();
@@ -64,34 +56,9 @@ fn read_config(path: &Path) -> anyhow::Result<MachineConfig> {
     serde_json::from_slice(&text).with_context(|| format!("{} is no machine configuration", path.display()))
 }
 
-fn block_signals() -> io::Result<OwnedFd> {
-    let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initializes the set it is given.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: initialized above.
-    let mut set = unsafe { set.assume_init() };
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        // SAFETY: `set` is an initialized set and the number a valid signal.
-        unsafe { libc::sigaddset(&raw mut set, signal) };
-    }
-    // SAFETY: `set` is initialized; the old mask is not asked for.
-    let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if failed != 0 {
-        return Err(io::Error::from_raw_os_error(failed));
-    }
-    // SAFETY: `set` is initialized; a new descriptor is asked for.
-    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened and belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Returns when the machine has ended or shall end.
 fn wait(machine: &Machine, mut control: Option<Control>, signals: &OwnedFd) -> anyhow::Result<()> {
-    // SAFETY: the event descriptor lives as long as the machine, which outlives this borrow.
-    let end = unsafe { rustix::fd::BorrowedFd::borrow_raw(machine.end_event().as_raw_fd()) };
+    let end = descriptor::of_event(machine.end_event());
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(end, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         if let Some(control) = &control {
