@@ -81,6 +81,10 @@ pub enum Error {
         #[source]
         source: Box<oci_client::errors::OciDistributionError>,
     },
+    #[error("The registry does not have {reference}, or does not show it without a login")]
+    NotInRegistry { reference: String },
+    #[error("The registry does not let us pull {reference}; log in with docker, whose credentials are used")]
+    Denied { reference: String },
     #[error("Cannot get the credentials for {registry}: {problem}")]
     Credentials { registry: String, problem: String },
 }
@@ -99,7 +103,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NotInRegistry { .. } => ErrorKind::NotFound,
             Self::InUse { .. } | Self::ManyReferences { .. } => ErrorKind::Conflict,
             Self::Unsupported { .. } | Self::NoPlatform { .. } => ErrorKind::Unsupported,
             Self::Io { .. } | Self::NoSpace { .. } | Self::Damaged { .. } | Self::Registry { .. } => {

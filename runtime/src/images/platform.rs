@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use oci_spec::image::{Descriptor, ImageConfiguration};
+
 use super::Error;
 
 const OS: &str = "linux";
@@ -13,13 +15,19 @@ const ARCHITECTURE: &str = "amd64";
 pub(super) struct Candidate(Option<String>);
 
 impl Candidate {
-    pub(super) fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+    fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let variant = variant.filter(|v| !v.is_empty()).map(|v| format!("/{v}")).unwrap_or_default();
         Self(Some(format!("{os}/{architecture}{variant}")))
     }
 
+    pub(super) fn of(descriptor: &Descriptor) -> Self {
+        descriptor.platform().as_ref().map_or_else(Self::unknown, |p| {
+            Self::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref())
+        })
+    }
+
     /// One that does not say what it is for.
-    pub(super) fn unknown() -> Self {
+    fn unknown() -> Self {
         Self(None)
     }
 
@@ -37,6 +45,12 @@ impl fmt::Display for Candidate {
 
 pub(super) fn wanted() -> String {
     format!("{OS}/{ARCHITECTURE}")
+}
+
+/// Refuses an image that says of itself that it is for another platform.
+pub(super) fn check(config: &ImageConfiguration) -> Result<(), Error> {
+    let own = Candidate::new(&config.os().to_string(), &config.architecture().to_string(), None);
+    if own.fits() { Ok(()) } else { Err(Error::NoPlatform { wanted: wanted(), present: own.to_string() }) }
 }
 
 /// The place of the best variant.

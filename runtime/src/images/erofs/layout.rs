@@ -86,9 +86,7 @@ impl<'a> Layout<'a> {
                     Some(Kind::Directory(_)) => {
                         self.visit(child, id, 2);
                         self.visit(id, id, 1);
-                        if let Some(flag) = opaque.get_mut(child as usize) {
-                            *flag = hides;
-                        }
+                        opaque.get_mut(child as usize).into_iter().for_each(|flag| *flag = hides);
                     }
                     Some(Kind::Whiteout) if hides => {}
                     Some(_) => self.visit(child, id, 1),

@@ -40,7 +40,7 @@ pub(super) fn with_opaque(xattrs: &[u8]) -> Result<Box<[u8]>, Problem> {
 fn push(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), Problem> {
     let Some((rest, index)) = PREFIXES.iter().find_map(|(prefix, index)| {
         let rest = name.strip_prefix(*prefix)?;
-        (rest.is_empty() == !prefix.ends_with(b".")).then_some((rest, *index))
+        (rest.is_empty() != prefix.ends_with(b".")).then_some((rest, *index))
     }) else {
         return Ok(());
     };

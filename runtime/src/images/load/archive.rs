@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::super::blob::{MAX_JSON, blob_name};
 use super::super::compression::decompress;
 use super::super::store::Session;
 use super::super::tarball::{EntryKind, Reader, TarError};
 use super::super::{Digest, Error};
-use super::{MAX_JSON, Source};
+use super::Source;
 
 const MAX_MEMBERS: usize = 100_000;
 const MAX_NAME: usize = 4096;
@@ -172,10 +173,6 @@ impl Read for Blob {
         self.position = self.position.saturating_add(got as u64);
         Ok(got)
     }
-}
-
-pub(super) fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// Gives the file back, at its start, if it can be read as it is.

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use super::archive::Archive;
-use super::{LayerBlob, NewImage, Progress, Session, config, convert, read_json};
+use super::{LayerBlob, NewImage, Progress, Session, config, convert};
+use crate::images::blob::read_json;
 use crate::images::{Error, Reference};
 
 #[derive(Deserialize)]

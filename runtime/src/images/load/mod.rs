@@ -10,14 +10,14 @@ mod archive;
 mod docker;
 mod oci;
 
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 
-use super::digest::Hashing;
+use super::blob::LayerBlob;
 use super::erofs::Limits;
-use super::progress::{Event, Metered, Progress};
+use super::progress::Progress;
 use super::store::{NewImage, Session};
-use super::{Digest, Error, Image, Store, config};
+use super::{Error, Image, Store, config};
 use archive::Archive;
 
 /// Where an image comes from.
@@ -26,17 +26,6 @@ pub enum Source {
     Path(PathBuf),
     /// Such as standard input; only archives.
     Stream(Box<dyn Read>),
-}
-
-/// The longest manifest, index or configuration that is taken into memory.
-const MAX_JSON: u64 = 8 << 20;
-
-/// A layer of an image that is being loaded.
-struct LayerBlob {
-    name: String,
-    diff_id: Digest,
-    /// Digest and size of the blob as it lies there, where the format says so.
-    expected: Option<(Digest, u64)>,
 }
 
 /// Loads every image in the source, and gives them.
@@ -60,37 +49,14 @@ pub fn load(store: &Store, source: Source, limits: Limits, progress: &dyn Progre
     session.commit(images)
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|source| Error::Json { what: format!("The image's {what}"), source })
-}
-
 /// Converts one layer, unless the store has it.
 fn convert(archive: &Archive, session: &Session<'_>, layer: &LayerBlob, progress: &dyn Progress) -> Result<(), Error> {
-    let shown = layer.expected.as_ref().map_or(&layer.diff_id, |(digest, _)| digest);
-    if session.has(&layer.diff_id)? {
-        progress.event(Event::LayerExists { layer: shown });
+    if !layer.is_wanted(session, progress)? {
         return Ok(());
     }
     let blob = archive.blob(&layer.name)?;
     let total = blob.length();
-    if let Some((_, size)) = &layer.expected
-        && *size != total
-    {
-        return Err(Error::WrongSize { name: layer.name.clone(), expected: *size, found: total });
-    }
-    let mut hashing = Hashing::new(Metered::new(blob, progress, shown, total));
-    let outcome = session.convert(&layer.diff_id, &mut hashing);
-    if let Some((expected, _)) = &layer.expected {
-        // A blob that is not what it should be explains whatever else went wrong with it.
-        io::copy(&mut hashing, &mut io::sink()).map_err(Error::io("read", Path::new(&layer.name)))?;
-        let (found, _) = hashing.finish();
-        if found != *expected {
-            return Err(Error::WrongDigest { name: layer.name.clone(), expected: expected.clone(), found });
-        }
-    }
-    outcome?;
-    progress.event(Event::LayerDone { layer: shown });
-    Ok(())
+    layer.convert(session, blob, total, progress)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The OCI image layout: `index.json` leads by digests to manifests, and they to configurations and layers.
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
-use super::archive::{Archive, blob_name};
-use super::{LayerBlob, NewImage, Progress, Session, config, convert, read_json};
+use super::archive::Archive;
+use super::{NewImage, Progress, Session, config, convert};
+use crate::images::blob::{digest, is_index, layers_of, read_json};
 use crate::images::platform::{self, Candidate};
-use crate::images::{Digest, Error, Reference};
+use crate::images::{Error, Reference};
 
 /// Names of an image in an index: containerd's is whole, OCI's often only a tag.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
@@ -41,19 +42,19 @@ pub(super) fn load(archive: &Archive, session: &Session<'_>, progress: &dyn Prog
 
 /// The manifest that a descriptor leads to, through indexes for several platforms.
 fn choose(archive: &Archive, descriptor: &Descriptor, depth: usize) -> Result<Vec<u8>, Error> {
-    let candidate = candidate(descriptor);
+    let candidate = Candidate::of(descriptor);
     if !candidate.fits() {
         return Err(Error::NoPlatform { wanted: platform::wanted(), present: candidate.to_string() });
     }
     let bytes = archive.read_blob(&digest(descriptor)?, descriptor.size())?;
-    if !is_index(descriptor.media_type()) {
+    if !is_index(descriptor.media_type().as_ref()) {
         return Ok(bytes);
     }
     if depth >= MAX_DEPTH {
         return Err(Error::Nonsense { what: "its indexes lie too deep in each other".to_owned() });
     }
     let index: ImageIndex = read_json(&bytes, "index")?;
-    let candidates: Vec<_> = index.manifests().iter().map(self::candidate).collect();
+    let candidates: Vec<_> = index.manifests().iter().map(Candidate::of).collect();
     let chosen = platform::choose(&candidates)?;
     let next = index.manifests().get(chosen).ok_or_else(|| Error::Missing { name: "a manifest".to_owned() })?;
     choose(archive, next, depth + 1)
@@ -63,34 +64,10 @@ fn image(archive: &Archive, session: &Session<'_>, bytes: Vec<u8>, progress: &dy
     let manifest: ImageManifest = read_json(&bytes, "manifest")?;
     let config = archive.read_blob(&digest(manifest.config())?, manifest.config().size())?;
     let diff_ids = config::diff_ids(&config::parse(&config)?)?;
-    if diff_ids.len() != manifest.layers().len() {
-        let what = format!("its manifest has {} layers, its configuration {}", manifest.layers().len(), diff_ids.len());
-        return Err(Error::Nonsense { what });
-    }
-    for (layer, diff_id) in manifest.layers().iter().zip(diff_ids) {
-        let digest = digest(layer)?;
-        let name = blob_name(&digest);
-        convert(archive, session, &LayerBlob { name, diff_id, expected: Some((digest, layer.size())) }, progress)?;
+    for layer in layers_of(&manifest, diff_ids)? {
+        convert(archive, session, &layer, progress)?;
     }
     Ok(NewImage { config, manifest: Some(bytes), references: vec![] })
-}
-
-fn digest(descriptor: &Descriptor) -> Result<Digest, Error> {
-    let text = descriptor.digest().to_string();
-    Digest::parse(&text).ok_or(Error::Unsupported { what: format!("the digest {text}") })
-}
-
-fn candidate(descriptor: &Descriptor) -> Candidate {
-    descriptor.platform().as_ref().map_or_else(Candidate::unknown, |p| {
-        Candidate::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref())
-    })
-}
-
-fn is_index(media_type: &MediaType) -> bool {
-    match media_type {
-        MediaType::ImageIndex => true,
-        other => other.to_string() == "application/vnd.docker.distribution.manifest.list.v2+json",
-    }
 }
 
 /// The name that an index gives to an image. A tag alone names nothing: then the image is known by its id.

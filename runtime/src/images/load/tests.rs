@@ -3,9 +3,10 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::super::Reference;
 use super::super::fixture::{Layout, docker, gzip, tar, write_folder, zstd};
+use super::super::progress::Event;
 use super::super::progress::Silent;
+use super::super::{Digest, Reference};
 use super::*;
 
 struct Fixture {
