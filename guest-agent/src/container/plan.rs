@@ -58,6 +58,8 @@ pub struct Namespaces {
     pub uid_map: String,
     pub gid_map: String,
     pub time_offsets: String,
+    /// The user and group outside that are root inside, where the maps change ids.
+    pub shifted_root: Option<(u32, u32)>,
 }
 
 impl Plan {
@@ -142,8 +144,13 @@ impl Namespaces {
             return Err(Failure::unsupported("A container without a mount namespace is not supported"));
         }
         if namespaces.user {
-            namespaces.uid_map = id_map(linux.uid_mappings().as_deref())?;
-            namespaces.gid_map = id_map(linux.gid_mappings().as_deref())?;
+            let users = IdMap::from_spec(linux.uid_mappings().as_deref())?;
+            let groups = IdMap::from_spec(linux.gid_mappings().as_deref())?;
+            if users.shifts || groups.shifts {
+                namespaces.shifted_root = Some((users.root, groups.root));
+            }
+            namespaces.uid_map = users.lines;
+            namespaces.gid_map = groups.lines;
         }
         for (clock, offset) in linux.time_offsets().iter().flatten() {
             if !namespaces.time || !matches!(clock.as_str(), "monotonic" | "boottime") {
@@ -176,16 +183,24 @@ impl Namespaces {
     }
 }
 
-/// Only maps that keep ids as they are: the layers on the disks are not shifted.
-fn id_map(mappings: Option<&[LinuxIdMapping]>) -> Result<String> {
-    let mappings = mappings.unwrap_or_default();
-    if mappings.is_empty() {
-        return Err(Failure::invalid("A user namespace needs id mappings"));
+struct IdMap {
+    lines: String,
+    /// Which id outside is 0 inside.
+    root: u32,
+    shifts: bool,
+}
+
+impl IdMap {
+    fn from_spec(mappings: Option<&[LinuxIdMapping]>) -> Result<Self> {
+        let mappings = mappings.unwrap_or_default();
+        let root = mappings.iter().find(|mapping| mapping.container_id() == 0 && mapping.size() > 0);
+        let root = root.ok_or_else(|| Failure::invalid("A user namespace needs id mappings that include root"))?;
+        Ok(Self {
+            lines: mappings.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect(),
+            root: root.host_id(),
+            shifts: mappings.iter().any(|mapping| mapping.container_id() != mapping.host_id()),
+        })
     }
-    if mappings.iter().any(|mapping| mapping.container_id() != mapping.host_id()) {
-        return Err(Failure::unsupported("Id mappings that shift ids are not supported yet"));
-    }
-    Ok(mappings.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect())
 }
 
 fn name(name: Option<&String>, own_namespace: bool) -> Result<Option<CString>> {
@@ -324,6 +339,19 @@ mod tests {
         assert_eq!(kind(&format!(r#"{{{namespaces},"rootfsPropagation":"odd"}}"#)), Some(ErrorKind::Invalid));
         let mappings = r#"{"namespaces":[{"type":"mount"},{"type":"uts"},{"type":"user"}]}"#;
         assert_eq!(kind(mappings), Some(ErrorKind::Invalid));
+    }
+
+    #[test]
+    fn maps_that_shift_ids_are_told_from_those_that_do_not() {
+        let shifted = |host: u32| {
+            let map = format!(r#"[{{"containerID":0,"hostID":{host},"size":65536}}]"#);
+            let namespaces = r#"[{"type":"mount"},{"type":"uts"},{"type":"user"}]"#;
+            let linux = format!(r#"{{"namespaces":{namespaces},"uidMappings":{map},"gidMappings":{map}}}"#);
+            plan(&linux).expect("valid").namespaces
+        };
+        assert_eq!(shifted(0).shifted_root, None);
+        assert_eq!(shifted(100_000).shifted_root, Some((100_000, 100_000)));
+        assert_eq!(shifted(100_000).uid_map, "0 100000 65536\n");
     }
 
     #[test]

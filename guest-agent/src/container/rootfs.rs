@@ -9,22 +9,25 @@ use std::{
     fs::{self, File},
     io::Write,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, chown, fchown},
     },
     path::{Path, PathBuf},
 };
 
-use dewar_protocol::{Extent, GuestFile, Rootfs as Wanted, Upper};
+use dewar_protocol::{CreateContainer, Extent, GuestFile, Rootfs as Wanted, Upper};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
-    mount::{MountFlags, UnmountFlags, mount, unmount},
+    mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount},
     process::chdir,
 };
 
 use crate::{
     error::{Doing, Failure, Result},
-    sys::block,
+    sys::{
+        block,
+        mount::{Attributes, set_attributes},
+    },
 };
 
 /// Where containers lie.
@@ -54,6 +57,16 @@ pub struct Rootfs {
     layers: Vec<(u8, Extent)>,
 }
 
+/// How the ids of a container with a user namespace of its own lie outside of it.
+#[derive(Debug)]
+pub struct Shift {
+    /// A user namespace with the same maps.
+    pub user_namespace: OwnedFd,
+    /// Root of the container.
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// The root filesystem inside the mount namespace of its container.
 pub struct Root {
     fd: OwnedFd,
@@ -78,9 +91,9 @@ impl Root {
 
 impl Rootfs {
     /// Mounts everything. What was mounted before a failure is unmounted again.
-    pub fn mount(disks: &mut Disks, id: &str, wanted: &Wanted, files: &[GuestFile]) -> Result<Self> {
-        let mut rootfs = Self { base: Path::new(BASE).join(id), mounted: Vec::new(), layers: Vec::new() };
-        match rootfs.build(disks, wanted, files) {
+    pub fn mount(disks: &mut Disks, request: &CreateContainer, shift: Option<&Shift>) -> Result<Self> {
+        let mut rootfs = Self { base: Path::new(BASE).join(&request.id), mounted: Vec::new(), layers: Vec::new() };
+        match rootfs.build(disks, request, shift) {
             Ok(()) => Ok(rootfs),
             Err(failure) => {
                 rootfs.unmount(disks);
@@ -89,17 +102,17 @@ impl Rootfs {
         }
     }
 
-    fn build(&mut self, disks: &mut Disks, wanted: &Wanted, files: &[GuestFile]) -> Result<()> {
-        let Wanted::Layers { disk, layers, upper } = wanted;
+    fn build(&mut self, disks: &mut Disks, request: &CreateContainer, shift: Option<&Shift>) -> Result<()> {
+        let Wanted::Layers { disk, layers, upper } = &request.rootfs;
         check_layers(layers)?;
         let names = ["l", "u", "f", "root"];
         for name in names {
             let path = self.base.join(name);
             fs::create_dir_all(&path).doing(|| format!("Making {} failed", path.display()))?;
         }
-        for (number, file) in files.iter().enumerate() {
+        for (number, file) in request.files.iter().enumerate() {
             let path = self.base.join("f").join(number.to_string());
-            write_file(&path, file).doing(|| format!("Writing the content of {} failed", file.path))?;
+            write_file(&path, file, shift).doing(|| format!("Writing the content of {} failed", file.path))?;
         }
         // The first directory of an overlay is its highest layer.
         for (number, extent) in layers.iter().rev().enumerate() {
@@ -109,8 +122,12 @@ impl Rootfs {
             fs::create_dir_all(&target).doing(|| format!("Making {} failed", target.display()))?;
             self.mount_one(&device, &target, "erofs", MountFlags::RDONLY, "")
                 .doing(|| format!("Mounting the layer at byte {} of disk {disk} failed", extent.offset))?;
+            if let Some(shift) = shift {
+                self.shift(&target, shift)
+                    .doing(|| format!("Shifting the ids of the layer at byte {} failed", extent.offset))?;
+            }
         }
-        self.mount_upper(upper)?;
+        self.mount_upper(upper, shift)?;
         self.stack(layers.len())
     }
 
@@ -128,7 +145,18 @@ impl Rootfs {
         Ok(())
     }
 
-    fn mount_upper(&mut self, upper: &Upper) -> Result<()> {
+    /// Covers a mounted layer with itself, its ids shifted: what belongs to root on the disk belongs to the container's.
+    fn shift(&mut self, target: &Path, shift: &Shift) -> std::io::Result<()> {
+        let tree = open_tree(CWD, target, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+        let userns_fd = u64::try_from(shift.user_namespace.as_raw_fd()).unwrap_or_default();
+        let attributes = Attributes { set: libc::MOUNT_ATTR_IDMAP, userns_fd, ..Attributes::default() };
+        set_attributes(&tree, false, &attributes)?;
+        move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        self.mounted.push(target.to_owned());
+        Ok(())
+    }
+
+    fn mount_upper(&mut self, upper: &Upper, shift: Option<&Shift>) -> Result<()> {
         let target = self.base.join("u");
         let failed = || "Mounting the writable layer failed".to_owned();
         match upper {
@@ -141,7 +169,12 @@ impl Rootfs {
             }
         }
         for name in ["upper", "work"] {
-            fs::create_dir_all(target.join(name)).doing(|| "Preparing the writable layer failed".into())?;
+            let preparing = || "Preparing the writable layer failed".to_owned();
+            let path = target.join(name);
+            fs::create_dir_all(&path).doing(preparing)?;
+            if let Some(shift) = shift {
+                chown(&path, Some(shift.uid), Some(shift.gid)).doing(preparing)?;
+            }
         }
         Ok(())
     }
@@ -181,10 +214,11 @@ impl Rootfs {
     }
 }
 
-fn write_file(path: &Path, file: &GuestFile) -> std::io::Result<()> {
+fn write_file(path: &Path, file: &GuestFile, shift: Option<&Shift>) -> std::io::Result<()> {
     let mode = file.mode & 0o7777;
     let mut made: File = File::options().write(true).create_new(true).mode(mode).open(path)?;
-    made.write_all(&file.content)
+    made.write_all(&file.content)?;
+    shift.map_or(Ok(()), |shift| fchown(&made, Some(shift.uid), Some(shift.gid)))
 }
 
 fn check_layers(layers: &[Extent]) -> Result<()> {

@@ -7,14 +7,22 @@ use std::{
 
 use rustix::process::Pid;
 
-use super::{plan::Plan, process::ProcessPlan, rootfs::Rootfs, stdio::ChildStdio};
+use super::{
+    plan::{Namespaces, Plan},
+    process::ProcessPlan,
+    rootfs::{Rootfs, Shift},
+    stdio::ChildStdio,
+};
 use crate::{
     cgroup::Cgroup,
     child::{exec::Exec, init::Init, report},
     error::{Doing, Result},
     seccomp::Program,
     security,
-    sys::process::{self, Fork},
+    sys::{
+        process::{self, Fork},
+        signal,
+    },
 };
 
 /// A process on its way to its command.
@@ -45,21 +53,44 @@ pub fn init(plan: &Plan, rootfs: &Rootfs, cgroup: &Cgroup, stdio: &ChildStdio) -
     }
     let spawned = spawned(forked?, ours);
     if namespaces.user {
-        let pid = spawned.pid.as_raw_nonzero();
-        for (file, map) in [("uid_map", &namespaces.uid_map), ("gid_map", &namespaces.gid_map)] {
-            fs::write(format!("/proc/{pid}/{file}"), map)
-                .doing_as(dewar_protocol::ErrorKind::Invalid, || "Setting the id mappings failed".into())?;
-        }
+        set_maps(spawned.pid, namespaces)?;
         report::go(&spawned.report).doing(|| "Waking the container's process failed".into())?;
     }
     Ok(spawned)
+}
+
+/// A user namespace for the layers of a container whose maps change ids.
+pub fn shift(namespaces: &Namespaces) -> Result<Option<Shift>> {
+    let Some((uid, gid)) = namespaces.shifted_root else { return Ok(None) };
+    let failed = || "Making the user namespace of the layers failed".to_owned();
+    let namespace = u64::try_from(libc::CLONE_NEWUSER).unwrap_or_default();
+    // It holds the namespace until there is a descriptor of it, and does nothing.
+    let (pid, pidfd) = match process::fork_into(namespace, None).doing(failed)? {
+        Fork::Child => loop {
+            rustix::event::pause();
+        },
+        Fork::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    let opened = set_maps(pid, namespaces)
+        .and_then(|()| File::open(format!("/proc/{}/ns/user", pid.as_raw_nonzero())).doing(failed));
+    signal::send(&pidfd, libc::SIGKILL).doing(failed)?;
+    Ok(Some(Shift { user_namespace: opened?.into(), uid, gid }))
+}
+
+fn set_maps(pid: Pid, namespaces: &Namespaces) -> Result<()> {
+    let pid = pid.as_raw_nonzero();
+    for (file, map) in [("uid_map", &namespaces.uid_map), ("gid_map", &namespaces.gid_map)] {
+        fs::write(format!("/proc/{pid}/{file}"), map)
+            .doing_as(dewar_protocol::ErrorKind::Invalid, || "Setting the id mappings failed".into())?;
+    }
+    Ok(())
 }
 
 /// Where a further process goes.
 pub struct Place<'a> {
     pub init: BorrowedFd<'a>,
     pub cgroup: &'a Cgroup,
-    pub namespaces: &'a super::plan::Namespaces,
+    pub namespaces: &'a Namespaces,
     pub seccomp: Option<&'a Program>,
 }
 

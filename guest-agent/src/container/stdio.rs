@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use dewar_protocol::{Stdio, StreamId};
 use rustix::{
-    fs::{CWD, Mode, OFlags, fcntl_setfl, openat},
+    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, openat},
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
 };
 
@@ -78,6 +78,18 @@ fn one(stream: Option<StreamId>, direction: Direction, ends: &mut Vec<AgentEnd>)
     fcntl_setfl(&ours, OFlags::NONBLOCK).doing(failed)?;
     ends.push(AgentEnd { stream, fd: ours, direction });
     Ok(theirs)
+}
+
+/// Gives the child's side to the root of its user namespace, which otherwise could not pass it on.
+pub fn give_to(stdio: &ChildStdio, (uid, gid): (u32, u32)) -> Result<()> {
+    let ChildStdio::Streams(streams) = stdio else { return Ok(()) };
+    for stream in streams {
+        let failed = || "Giving the standard streams to the container failed".to_owned();
+        if FileType::from_raw_mode(fstat(stream).doing(failed)?.st_mode) == FileType::Fifo {
+            fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).doing(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The agent's two sides of a terminal, once the child has handed it over.

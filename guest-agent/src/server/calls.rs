@@ -105,7 +105,8 @@ impl Server {
         }
         let mut plan = Plan::from_request(request)?;
         stdio::check(&request.stdio)?;
-        let mut rootfs = Some(Rootfs::mount(&mut self.disks, &request.id, &request.rootfs, &request.files)?);
+        let shift = spawn::shift(&plan.namespaces)?;
+        let mut rootfs = Some(Rootfs::mount(&mut self.disks, request, shift.as_ref())?);
         let made = self.create_on(call, request, &mut plan, &mut rootfs);
         if let Some(rootfs) = rootfs {
             rootfs.unmount(&mut self.disks);
@@ -123,6 +124,9 @@ impl Server {
     ) -> Result<Answer> {
         let id = &request.id;
         let (child_stdio, ends) = stdio::make(&request.stdio)?;
+        if let Some(root) = plan.namespaces.shifted_root {
+            stdio::give_to(&child_stdio, root)?;
+        }
         let cgroup = Cgroup::create(id, plan.resources.as_ref())
             .doing_as(ErrorKind::Invalid, || format!("Limiting the resources of {id} failed"))?;
         let Some(mounted) = rootfs.as_ref() else { return Err(no_container(id)) };
@@ -177,6 +181,9 @@ impl Server {
         let plan = ProcessPlan::from_spec(&spec, &request.user)?;
         stdio::check(&request.stdio)?;
         let (child_stdio, ends) = stdio::make(&request.stdio)?;
+        if let Some(root) = container.namespaces.shifted_root {
+            stdio::give_to(&child_stdio, root)?;
+        }
         let init = self.processes.get(&container.init).ok_or_else(|| no_process(reference))?;
         let place = Place {
             init: init.pidfd.as_fd(),
