@@ -87,7 +87,7 @@ impl Change {
     }
 }
 
-const ATTRIBUTES: [(&str, u64, u64); 16] = [
+const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("ro", libc::MOUNT_ATTR_RDONLY, 0),
     ("rw", 0, libc::MOUNT_ATTR_RDONLY),
     ("nosuid", libc::MOUNT_ATTR_NOSUID, 0),
@@ -105,6 +105,9 @@ const ATTRIBUTES: [(&str, u64, u64); 16] = [
     ("noatime", libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME),
     ("strictatime", libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME),
     ("atime", libc::MOUNT_ATTR_RELATIME, libc::MOUNT_ATTR__ATIME),
+    // The kernel has no fourth mode: what is left is its default.
+    ("norelatime", libc::MOUNT_ATTR_RELATIME, libc::MOUNT_ATTR__ATIME),
+    ("nostrictatime", libc::MOUNT_ATTR_RELATIME, libc::MOUNT_ATTR__ATIME),
 ];
 
 const PROPAGATION: [(&str, u64, bool); 8] = [

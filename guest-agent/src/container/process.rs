@@ -10,6 +10,7 @@ use oci_spec::runtime::Process;
 
 use crate::{
     error::{Doing, Failure, Result},
+    machine,
     security::{CapabilitySets, Rlimits},
 };
 
@@ -36,7 +37,8 @@ impl ProcessPlan {
     /// Reads the specification.
     pub fn from_spec(process: &Process, user: &UserSpec) -> Result<Self> {
         refuse_unsupported(process)?;
-        let (capabilities, _left_out) = CapabilitySets::from_spec(process.capabilities().as_ref());
+        let (capabilities, left_out) = CapabilitySets::from_spec(process.capabilities().as_ref());
+        left_out.iter().for_each(|sentence| machine::say(sentence));
         let arguments = strings(process.args().as_deref().unwrap_or_default(), "argument")?;
         if arguments.is_empty() {
             return Err(Failure::invalid("The process has no arguments"));
