@@ -147,18 +147,29 @@ fn create_hardware() -> Result<Hardware, VmError> {
 }
 
 /// A VM in the making, in a thread of its own. Creating one mostly waits, so it is begun before anything else.
-pub struct EarlyVm(JoinHandle<Result<Hardware, VmError>>);
+///
+/// Dropped, it waits for the thread: a process that exits in the middle of creating a VM can be left hanging in the kernel.
+pub struct EarlyVm(Option<JoinHandle<Result<Hardware, VmError>>>);
 
 impl EarlyVm {
     /// # Errors
     /// When no thread can be started. Whatever goes wrong with KVM is told by [`Machine::start`].
     pub fn begin() -> Result<Self, MachineError> {
         let thread = std::thread::Builder::new().name("kvm-setup".into()).spawn(create_hardware);
-        thread.map(Self).map_err(|source| MachineError::SetupThread { source })
+        thread.map(|thread| Self(Some(thread))).map_err(|source| MachineError::SetupThread { source })
     }
 
-    fn finish(self) -> Result<Hardware, MachineError> {
-        Ok(self.0.join().map_err(|_| MachineError::SetupPanicked)??)
+    fn finish(mut self) -> Result<Hardware, MachineError> {
+        let joined = self.0.take().and_then(|thread| thread.join().ok());
+        Ok(joined.ok_or(MachineError::SetupPanicked)??)
+    }
+}
+
+impl Drop for EarlyVm {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            drop(thread.join());
+        }
     }
 }
 
