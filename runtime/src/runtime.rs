@@ -78,7 +78,7 @@ impl Runtime {
             id: options.id,
             name: options.name,
             created_ns: now_ns(),
-            image: ImageRef { name: options.image_name, id: image.id.clone() },
+            image: ImageRef { name: options.image_name, id: image.id.to_string() },
             layers: image.layers.iter().map(|l| (l.path.clone(), l.length)).collect(),
             command: options.command,
             engine: options.engine,
@@ -107,14 +107,12 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::State`] when it runs already, [`ErrorKind::CommandNotFound`],
     /// [`ErrorKind::CommandNotExecutable`], [`ErrorKind::Machine`] with the guest's last words.
-    pub fn start(
-        &self,
-        container: &Container,
-        streams: Streams,
-        size: Option<WindowSize>,
-    ) -> Result<Client, Error> {
+    pub fn start(&self, container: &Container, streams: Streams, size: Option<WindowSize>) -> Result<Client, Error> {
         if container.state()?.status.is_live() {
-            return Err(Error::new(ErrorKind::State, format!("Container {} is running already", container.config.name)));
+            return Err(Error::new(
+                ErrorKind::State,
+                format!("Container {} is running already", container.config.name),
+            ));
         }
         let (ours, theirs) = UnixStream::pair().context(|| "Cannot make a socket pair".into())?;
         self.spawn_supervisor(container, theirs.into())?;

@@ -5,8 +5,8 @@
 //! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 
 mod kvm;
-mod process;
 mod probe;
+mod process;
 mod qemu;
 
 use std::os::unix::net::UnixStream;

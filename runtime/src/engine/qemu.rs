@@ -64,8 +64,23 @@ impl Qemu {
     fn command(&self, spec: &MachineSpec<'_>) -> Command {
         let mut command = Command::new(&self.program);
         command
-            .args(["-M", "microvm,isa-serial=on,acpi=off,memory-backend=ram", "-cpu", "max", "-accel", "tcg,tb-size=64"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args([
+                "-M",
+                "microvm,isa-serial=on,acpi=off,memory-backend=ram",
+                "-cpu",
+                "max",
+                "-accel",
+                "tcg,tb-size=64",
+            ])
+            .args([
+                "-global",
+                "virtio-mmio.force-legacy=false",
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .args(["-smp", &spec.vcpus.to_string(), "-m", &format!("{}M", spec.memory_mib)])
             .args(["-object", &format!("memory-backend-memfd,id=ram,share=on,size={}M", spec.memory_mib)])
             .arg("-kernel")
@@ -76,15 +91,15 @@ impl Qemu {
             .args(["-device", "isa-debug-exit,iobase=0x501,iosize=0x01", "-device", "virtio-rng-device"])
             .args(["-chardev", &format!("file,id=serial,path={}", quote(&spec.serial_log()))])
             .args(["-serial", "chardev:serial"]);
-        // QEMU gives the microvm's virtio-mmio slots to devices from the last slot downwards and the kernel finds the
-        // slots in ascending order, so the first disk must come last.
+        // QEMU gives the microvm's virtio-mmio slots to devices in their order here, and the kernel finds the slots in
+        // ascending order: the first disk becomes the first.
         let vsock = spec.dir.join("vhost-vsock.sock");
         command.args(["-chardev", &format!("socket,id=vsock,path={}", quote(&vsock))]);
         command.args(["-device", "vhost-user-vsock-device,chardev=vsock"]);
-        for disk in spec.disks.iter().rev() {
+        for disk in &spec.disks {
             let id = disk.id;
             command.args(["-chardev", &format!("socket,id=c-{id},path={}", quote(&disk_socket(spec.dir, id)))]);
-            command.args(["-device", &format!("vhost-user-blk-device,chardev=c-{id},num-queues=1,queue-size=256")]);
+            command.args(["-device", &format!("vhost-user-blk,chardev=c-{id},num-queues=1,queue-size=256")]);
         }
         command
     }
@@ -98,13 +113,7 @@ impl Engine for Qemu {
         let mut command = self.command(spec);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let process = Process::spawn(&mut command)?;
-        Ok(Box::new(QemuMachine {
-            process,
-            backend,
-            vsock: spec.vsock_path(),
-            serial: spec.serial_log(),
-            errors,
-        }))
+        Ok(Box::new(QemuMachine { process, backend, vsock: spec.vsock_path(), serial: spec.serial_log(), errors }))
     }
 
     fn choice(&self) -> EngineChoice {
