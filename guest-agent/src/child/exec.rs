@@ -13,7 +13,7 @@ use rustix::{
 use super::{command::Command, credentials, give_up, leave_agent, paths, terminal};
 use crate::{
     container::{process::ProcessPlan, stdio::ChildStdio},
-    error::{Doing, Result},
+    error::{Doing, Failure, Result},
     seccomp::Program,
     sys::process,
 };
@@ -39,10 +39,11 @@ impl Exec<'_> {
     }
 
     fn start(&self) -> Result<Infallible> {
-        // setns comes first, while the init's descriptor is open.
-        process::set_namespaces(self.init, self.namespaces)
-            .doing(|| "Entering the container's namespaces failed".into())?;
-        leave_agent(self.stdio, self.report)?;
+        // First: in the container's namespaces its processes may be able to look at this one.
+        let init = leave_agent(self.stdio, self.report, Some(self.init))?;
+        let failed = || "Entering the container's namespaces failed".to_owned();
+        let init = init.ok_or_else(|| Failure::state(failed()))?;
+        process::set_namespaces(init, self.namespaces).doing(failed)?;
         if self.user_namespace {
             credentials::become_root()?;
         }

@@ -40,7 +40,7 @@ impl Init<'_> {
 
     fn start(&self) -> Result<Infallible> {
         let plan = self.plan;
-        leave_agent(self.stdio, self.report)?;
+        leave_agent(self.stdio, self.report, None)?;
         if plan.namespaces.user {
             report::wait_go()?;
             credentials::become_root()?;

@@ -40,13 +40,21 @@ pub fn in_child() -> bool {
 /// The report socket's number in every child. Lower numbers are the standard streams.
 const REPORT: i32 = 3;
 
-/// Leaves the agent behind: only the standard streams and the report socket stay open, signals are as a new program
-/// expects them.
-fn leave_agent(stdio: &ChildStdio, report: BorrowedFd<'_>) -> Result<()> {
+/// Where `leave_agent` puts what it is asked to keep.
+const KEPT: i32 = 4;
+
+/// Leaves the agent behind: only the standard streams, the report socket and what is to be `kept` (until execve) stay
+/// open, signals are as a new program expects them. Answers the kept descriptor.
+fn leave_agent(
+    stdio: &ChildStdio,
+    report: BorrowedFd<'_>,
+    keep: Option<BorrowedFd<'_>>,
+) -> Result<Option<BorrowedFd<'static>>> {
     IN_CHILD.store(true, Ordering::Relaxed);
     let failed = || "Handing descriptors to the process failed".to_owned();
     // Out of the way first: what goes to 0..=3 may itself lie there.
     let report = process::copy_above(report, 16).doing(failed)?;
+    let keep = keep.map(|fd| process::copy_above(fd, 16)).transpose().doing(failed)?;
     let streams = match stdio {
         ChildStdio::Terminal => None,
         ChildStdio::Streams(streams) => {
@@ -58,11 +66,20 @@ fn leave_agent(stdio: &ChildStdio, report: BorrowedFd<'_>) -> Result<()> {
         process::place_descriptor(stream, number, false).doing(failed)?;
     }
     process::place_descriptor(&report, REPORT, true).doing(failed)?;
+    let kept = match &keep {
+        Some(fd) => {
+            process::place_descriptor(fd, KEPT, true).doing(failed)?;
+            // SAFETY: the descriptor has just been put there, and nothing in this child closes it.
+            Some(unsafe { BorrowedFd::borrow_raw(KEPT) })
+        }
+        None => None,
+    };
     // What `close_from` closes must not be dropped later.
-    std::mem::forget((report, streams));
-    process::close_from(4).doing(failed)?;
+    std::mem::forget((report, streams, keep));
+    process::close_from(if kept.is_some() { 5 } else { 4 }).doing(failed)?;
     signal::reset(libc::SIGPIPE);
-    signal::block_only(&[]).doing(|| "Resetting the signal mask failed".into())
+    signal::block_only(&[]).doing(|| "Resetting the signal mask failed".into())?;
+    Ok(kept)
 }
 
 /// Ends the child: reports why, with the exit code docker gives for it.

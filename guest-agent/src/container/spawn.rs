@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::process::Pid;
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    process::Pid,
+};
 
 use super::{
     plan::{Namespaces, Plan},
@@ -89,6 +92,7 @@ fn set_maps(pid: Pid, namespaces: &Namespaces) -> Result<()> {
 /// Where a further process goes.
 pub struct Place<'a> {
     pub init: BorrowedFd<'a>,
+    pub init_pid: Pid,
     pub cgroup: &'a Cgroup,
     pub namespaces: &'a Namespaces,
     pub seccomp: Option<&'a Program>,
@@ -109,7 +113,11 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
         None
     };
     let forked = with_oom_score(plan.oom_score_adj, || {
-        let fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
+        let mut fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
+        if matches!(&fork, Err(e) if e.raw_os_error() == Some(libc::EBUSY)) {
+            // The container has handed its controllers to groups of its own, and only leaves take processes then.
+            fork = process::fork_into(0, Some(cgroup_of(place.init_pid)?.as_fd()));
+        }
         if matches!(fork, Ok(Fork::Child)) {
             Exec {
                 plan,
@@ -129,6 +137,16 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
             .doing(|| "Returning to the machine's PID namespace failed".into())?;
     }
     Ok(spawned(forked?, ours))
+}
+
+/// The group that a process is in, whatever its workload has called it.
+fn cgroup_of(pid: Pid) -> Result<OwnedFd> {
+    let failed = || "Finding the cgroup of the container's first process failed".to_owned();
+    let groups = fs::read(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).doing(failed)?;
+    let path = groups.strip_prefix(b"0::/").unwrap_or_default().trim_ascii_end();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, "/sys/fs/cgroup", flags, Mode::empty()).doing(failed)?;
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).doing(failed)
 }
 
 fn spawned(fork: Fork, report: OwnedFd) -> Spawned {

@@ -187,6 +187,7 @@ impl Server {
         let init = self.processes.get(&container.init).ok_or_else(|| no_process(reference))?;
         let place = Place {
             init: init.pidfd.as_fd(),
+            init_pid: init.pid,
             cgroup: &container.cgroup,
             namespaces: &container.namespaces,
             seccomp: container.seccomp.as_ref(),
