@@ -18,8 +18,8 @@ const MIN_HOLE: u64 = 16;
 /// Longer tails get a block of their own.
 const MAX_INLINE: usize = 2048;
 
-/// Entries that a chunk map may have.
-const MAX_CHUNKS: u64 = 1 << 20;
+/// Entries that a chunk map may have: 256 KiB of them.
+const MAX_CHUNKS: u64 = 1 << 16;
 
 /// As large as ext4 lets a file be.
 const MAX_FILE: u64 = 16 << 40;

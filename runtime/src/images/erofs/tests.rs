@@ -142,3 +142,11 @@ fn a_truncated_layer_is_refused() {
     let outcome = convert_bytes(&bytes[..5000], Limits::default());
     assert!(matches!(outcome, Err(LayerError::Archive { source: TarError::Truncated })));
 }
+
+#[test]
+fn a_full_disk_is_named() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let outcome = convert(&[0; 1024][..], full, "/some/where".as_ref(), Limits::default());
+    let Err(error @ LayerError::NoSpace { .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().starts_with("No space is left for the converted layer /some/where"), "{error}");
+}
