@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dewar_protocol::{AgentError, Call, ErrorKind as GuestKind, ExitStatus, GuestMessage, ProcessRef, Reply, Request, encode};
+use dewar_protocol::{
+    AgentError, Call, ErrorKind as GuestKind, ExitStatus, GuestMessage, ProcessRef, Reply, Request, encode,
+};
 
 use super::lock;
 use crate::{Error, ErrorKind, ResultExt};

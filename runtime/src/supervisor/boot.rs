@@ -129,7 +129,8 @@ fn create_request(container: &Container, spec: Vec<u8>, plan: &StreamPlan) -> Re
 /// Waits for the agent to call, or the machine to end, whichever is first.
 fn accept(listener: &UnixListener, machine: &dyn Machine) -> Result<UnixStream, Error> {
     let ended = machine.ended_fd();
-    let mut fds = [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+    let mut fds =
+        [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
     loop {
         match poll(&mut fds, Some(&Timespec { tv_sec: BOOT_SECONDS, tv_nsec: 0 })) {
             Ok(0) => {
@@ -151,7 +152,8 @@ fn accept(listener: &UnixListener, machine: &dyn Machine) -> Result<UnixStream, 
 fn greet(mut socket: UnixStream) -> Result<Agent, Error> {
     let broken = || "The guest's agent does not speak as expected".to_owned();
     socket.set_read_timeout(Some(Duration::from_secs(BOOT_SECONDS.unsigned_abs()))).context(broken)?;
-    let hello: Option<Hello> = dewar_protocol::read_frame(&mut (&mut socket).take(4096)).kind(ErrorKind::Machine, broken)?;
+    let hello: Option<Hello> =
+        dewar_protocol::read_frame(&mut (&mut socket).take(4096)).kind(ErrorKind::Machine, broken)?;
     let hello = hello.ok_or_else(|| Error::new(ErrorKind::Machine, "The guest's agent hung up"))?;
     if hello.magic != MAGIC || hello.version != VERSION {
         return Err(Error::new(
@@ -177,11 +179,8 @@ fn explain(error: Error, machine: &mut dyn Machine) -> Error {
     super::wait_readable(machine.ended_fd(), 1);
     machine.kill();
     let ended = machine.wait();
-    let text = if ended.reason.contains("signal 9") {
-        error.chain()
-    } else {
-        format!("{}: {}", error.chain(), ended.reason)
-    };
+    let text =
+        if ended.reason.contains("signal 9") { error.chain() } else { format!("{}: {}", error.chain(), ended.reason) };
     Error::new(ErrorKind::Machine, with_console(&text, machine))
 }
 

@@ -62,13 +62,7 @@ pub fn run(id: &str, data: PathBuf, run: PathBuf) -> Result<(), Error> {
 
 type Started = (Arc<Sandbox>, Box<dyn Machine>, fs::File);
 
-fn start(
-    id: &str,
-    data: PathBuf,
-    run: PathBuf,
-    request: ControlRequest,
-    starter: &mut Wire,
-) -> Result<Started, Error> {
+fn start(id: &str, data: PathBuf, run: PathBuf, request: ControlRequest, starter: &mut Wire) -> Result<Started, Error> {
     let ControlRequest::Start { streams, size } = request else {
         return Err(Error::new(ErrorKind::Invalid, "The first request to a supervisor has to be the start"));
     };
@@ -140,7 +134,8 @@ fn end(sandbox: &Arc<Sandbox>, mut machine: Box<dyn Machine>, lock: fs::File) {
             wait_readable(machine.ended_fd(), 1);
             machine.kill();
             let ended = machine.wait();
-            let error = boot::with_console(&format!("The machine ended before the container: {}", ended.reason), &*machine);
+            let error =
+                boot::with_console(&format!("The machine ended before the container: {}", ended.reason), &*machine);
             Exit { code: 137, oom_killed: false, error: Some(error) }
         }
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use dewar_protocol::{STREAM_PORT, StreamId, Stdio, WindowSize};
+use dewar_protocol::{STREAM_PORT, Stdio, StreamId, WindowSize};
 
 use super::streams::{Sinks, StdinTarget, pump_input, pump_output};
 use super::{lock, wait_on};
@@ -64,9 +64,8 @@ impl StreamPlan {
 
     /// Connects the streams and starts their pumps.
     pub(super) fn connect(self, vsock: &Path) -> Result<Process, Error> {
-        let connect = |id: Option<StreamId>| {
-            id.map(|id| connect_vsock(vsock, STREAM_PORT, &id.0.to_le_bytes())).transpose()
-        };
+        let connect =
+            |id: Option<StreamId>| id.map(|id| connect_vsock(vsock, STREAM_PORT, &id.0.to_le_bytes())).transpose();
         let (stdin, stdout, stderr) = (connect(self.stdin)?, connect(self.stdout)?, connect(self.stderr)?);
         let process = Process {
             stdin: stdin.map(|s| Arc::new(StdinTarget::new(s))),

@@ -4,7 +4,7 @@
 //! container never formats anything.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,9 +84,28 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64) -> std::io::Re
     let (mut from, mut to) = (start, start);
     while from < end {
         let left = usize::try_from(end - from).unwrap_or(usize::MAX);
-        if copy_file_range(source, Some(&mut from), target, Some(&mut to), left)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        match copy_file_range(source, Some(&mut from), target, Some(&mut to), left) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            // Two filesystems, or one that cannot.
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                return copy_by_hand(source, target, from, end);
+            }
+            Err(e) => return Err(e.into()),
         }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(source: &File, target: &File, start: u64, end: u64) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut position = start;
+    while position < end {
+        let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = buffer.get_mut(..wanted).unwrap_or_default();
+        source.read_exact_at(piece, position)?;
+        target.write_all_at(piece, position)?;
+        position += wanted as u64;
     }
     Ok(())
 }
@@ -94,7 +113,7 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64) -> std::io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_sparse_copy_has_the_same_bytes_and_no_more_blocks() {
@@ -112,6 +131,9 @@ mod tests {
         let mut bytes = [0; 6];
         copy.read_exact_at(&mut bytes, 33 << 20).expect("reads");
         assert_eq!(&bytes, b"middle");
+        let by_hand = File::create(dir.path().join("c")).expect("makes");
+        copy_by_hand(&File::open(&from).expect("opens"), &by_hand, 33 << 20, (33 << 20) + 6).expect("copies");
+        assert_eq!(by_hand.metadata().expect("has").len(), (33 << 20) + 6);
         assert!(copy_sparse(&from, &to).is_err(), "an existing disk is never overwritten");
     }
 }
