@@ -57,6 +57,11 @@ pub struct VsockConfig {
 /// Bytes of serial output kept for error reports.
 pub const SERIAL_KEPT: usize = 64 << 10;
 
+/// Port whose byte write of [`EXIT_POWER_OFF`] ends the machine in an orderly way. The guest agent's contract has the same
+/// two constants; they stand here again because the VMM knows nothing of agents.
+pub const EXIT_IO_PORT: u16 = 0x501;
+pub const EXIT_POWER_OFF: u8 = 0x10;
+
 /// One JSON object per line on the control socket; each is answered by one [`ControlReply`] line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]

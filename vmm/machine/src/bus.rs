@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dewar_devices::serial::{SERIAL_PORT, SERIAL_PORTS, SerialPort};
 use dewar_virtio::transport::mmio::MmioTransport;
+use dewar_vmm_api::{EXIT_IO_PORT, EXIT_POWER_OFF};
 
 use crate::ending::Cause;
 use crate::layout::{MMIO_BASE, MMIO_WINDOW};
@@ -17,11 +18,6 @@ const KEYBOARD_COMMAND: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 /// Input and output buffer empty.
 const KEYBOARD_IDLE: u8 = 0;
-
-/// Port whose byte write ends the machine in an orderly way. The guest agent's contract has the same constant; it is
-/// written here again because the VMM knows nothing of agents.
-const EXIT_PORT: u16 = 0x501;
-const EXIT_POWER_OFF: u8 = 0x10;
 
 /// Everything that the guest reaches by address.
 pub struct Bus {
@@ -78,7 +74,7 @@ impl Bus {
                 data.chunks(1).for_each(|byte| serial.write(port - SERIAL_PORT, byte));
             }
             (KEYBOARD_COMMAND, [KEYBOARD_RESET, ..]) => return Some(Cause::ResetLine),
-            (EXIT_PORT, [EXIT_POWER_OFF, ..]) => return Some(Cause::PowerOffPort),
+            (EXIT_IO_PORT, [EXIT_POWER_OFF, ..]) => return Some(Cause::PowerOffPort),
             _ => self.note_unanswered(),
         }
         None

@@ -2,7 +2,8 @@
 //! by the 64-bit protocol at the ELF entry point otherwise.
 //!
 //! Segments are read straight from the file into guest memory. Mapping the file's pages in their place was measured and
-//! is slower: the guest then takes a nested fault for each 4 KiB page it touches, instead of one for 2 MiB.
+//! is slower (76 instead of 47 ms from process start to guest init, counting instructions): the guest then takes a nested
+//! fault for each 4 KiB page it touches, instead of one for 2 MiB. The copy hides behind the creation of the VM.
 
 use std::io::{Seek, SeekFrom};
 
