@@ -46,9 +46,12 @@ pub fn examine(paths: &Paths) -> Result<(Vec<Finding>, bool), Error> {
             probe.reason(),
             "use a host with hardware virtualization, or enable nested virtualization, for speed",
         ),
-        (false, false) => {
-            Finding::new(Level::Note, "kvm", probe.reason(), "load kvm_intel or kvm_amd, or enable virtualization in the firmware")
-        }
+        (false, false) => Finding::new(
+            Level::Note,
+            "kvm",
+            probe.reason(),
+            "load kvm_intel or kvm_amd, or enable virtualization in the firmware",
+        ),
     });
     let qemu = super::engine::qemu_program();
     findings.push(match &qemu {

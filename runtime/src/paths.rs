@@ -59,7 +59,10 @@ impl Paths {
         }
         Err(Error::new(
             ErrorKind::NotFound,
-            format!("{} is missing: run `cargo xtask install` or start Dewar through `cargo xtask run`", path.display()),
+            format!(
+                "{} is missing: run `cargo xtask install` or start Dewar through `cargo xtask run`",
+                path.display()
+            ),
         ))
     }
 }

@@ -180,7 +180,8 @@ mod tests {
             assert_eq!(record.time_ns, i);
             assert_eq!(record.bytes, format!("line {i}\n").as_bytes());
         }
-        let kept = fs::metadata(&path).expect("there").len() + fs::metadata(path.with_extension("1")).expect("there").len();
+        let kept =
+            fs::metadata(&path).expect("there").len() + fs::metadata(path.with_extension("1")).expect("there").len();
         assert!(kept < 300, "two files of the limit at most, not {kept}");
     }
 

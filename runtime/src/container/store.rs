@@ -109,10 +109,9 @@ impl ContainerStore {
     /// [`ErrorKind::NotFound`] or unreadable files.
     pub fn open(&self, id: &str) -> Result<Container, Error> {
         let dir = self.dir.join(id);
-        let text = fs::read(dir.join("config.json"))
-            .kind(ErrorKind::NotFound, || format!("No such container: {id}"))?;
-        let config =
-            serde_json::from_slice(&text).context(|| format!("Cannot read {}/config.json", dir.display()))?;
+        let text =
+            fs::read(dir.join("config.json")).kind(ErrorKind::NotFound, || format!("No such container: {id}"))?;
+        let config = serde_json::from_slice(&text).context(|| format!("Cannot read {}/config.json", dir.display()))?;
         Ok(Container { dir, run: self.run_dir(id), config })
     }
 
@@ -133,10 +132,14 @@ impl ContainerStore {
             return Err(not_found());
         }
         let ids = fs::read_dir(&self.dir).map_err(|_| not_found())?;
-        let mut matching = ids.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|id| id.starts_with(plain));
+        let mut matching =
+            ids.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|id| id.starts_with(plain));
         let id = matching.next().ok_or_else(not_found)?;
         if matching.next().is_some() {
-            return Err(Error::new(ErrorKind::Invalid, format!("Multiple containers begin with {key}: give more digits")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("Multiple containers begin with {key}: give more digits"),
+            ));
         }
         self.open(&id)
     }

@@ -26,23 +26,46 @@ pub struct StreamMask {
 pub enum ControlRequest {
     /// Answered with [`ControlReply::Started`] when the container's command runs. Only on the connection that the
     /// supervisor was born with.
-    Start { streams: StreamMask, size: Option<WindowSize> },
+    Start {
+        streams: StreamMask,
+        size: Option<WindowSize>,
+    },
     /// Joins the streams of the container's init: output from now on.
-    Attach { streams: StreamMask },
+    Attach {
+        streams: StreamMask,
+    },
     /// Runs a process; `spec` is the JSON of an OCI `process`.
-    Exec { spec: Vec<u8>, user: UserSpec, size: Option<WindowSize>, streams: StreamMask },
+    Exec {
+        spec: Vec<u8>,
+        user: UserSpec,
+        size: Option<WindowSize>,
+        streams: StreamMask,
+    },
     /// Answered when the process (the container's init without `exec`) has ended and its output was delivered.
-    Wait { exec: Option<String> },
-    Signal { exec: Option<String>, signal: i32 },
+    Wait {
+        exec: Option<String>,
+    },
+    Signal {
+        exec: Option<String>,
+        signal: i32,
+    },
     /// The stop signal, then SIGKILL after `timeout` seconds; answered when the container has ended.
-    Stop { signal: Option<i32>, timeout: Option<u32> },
-    Resize { exec: Option<String>, size: WindowSize },
+    Stop {
+        signal: Option<i32>,
+        timeout: Option<u32>,
+    },
+    Resize {
+        exec: Option<String>,
+        size: WindowSize,
+    },
     Stats,
     Top,
     Pause,
     Unpause,
     /// `resources`: JSON of OCI `linux.resources`.
-    Update { resources: Vec<u8> },
+    Update {
+        resources: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
