@@ -13,7 +13,9 @@ use super::{Engine, EngineChoice, Machine, MachineSpec};
 use crate::{Error, ResultExt};
 
 /// Kernel command line of a guest on our VMM. `reboot=k`: the VMM's keyboard controller port resets.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=k tsc=reliable no_timer_check random.trust_cpu=on";
+/// The rest is timed in kernel-config/README.md.
+const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 reboot=k tsc=reliable no_timer_check random.trust_cpu=on \
+                       noreplace-smp";
 
 pub(super) struct Kvm {
     pub(super) program: PathBuf,

@@ -8,6 +8,7 @@ mod kvm;
 mod probe;
 mod process;
 mod qemu;
+mod tsc;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
