@@ -26,6 +26,7 @@ impl Globals {
 
     /// With `--debug`, says how far things are and how long they took.
     pub fn trace(&self, what: &str) {
+        dewar_runtime::trace::mark(what);
         if self.debug {
             eprintln!("dewar: {:>9.3} ms: {what}", self.began.elapsed().as_secs_f64() * 1e3);
         }
@@ -114,6 +115,7 @@ pub fn command() -> Command {
 
 fn run_with(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<u8> {
     let began = Instant::now();
+    dewar_runtime::trace::mark("CLI up");
     let args: Vec<OsString> = args.into_iter().collect();
     let mut matches = match command().try_get_matches_from(&args) {
         Ok(matches) => matches,

@@ -19,9 +19,10 @@ pub struct Usage {
 
 /// An error that ends with an exit code other than 1.
 #[derive(Debug, thiserror::Error)]
-#[error("{error:#}")]
+#[error("{error:#}{hint}")]
 pub struct WithCode {
     code: u8,
+    hint: String,
     error: anyhow::Error,
 }
 
@@ -32,7 +33,16 @@ pub fn with_code(error: anyhow::Error, otherwise: u8) -> anyhow::Error {
         Some(ErrorKind::CommandNotExecutable) => 126,
         _ => otherwise,
     };
-    WithCode { code, error }.into()
+    WithCode { code, hint: String::new(), error }.into()
+}
+
+/// For `run` and `create`: as [`with_code`] with 125, and where to read on when an option made no sense.
+pub fn of_new_container(error: anyhow::Error, verb: &str) -> anyhow::Error {
+    if kind(&error) == Some(ErrorKind::Invalid) {
+        let hint = format!("\nRun 'dewar {verb} --help' for more information");
+        return WithCode { code: TOOL_FAILED, hint, error }.into();
+    }
+    with_code(error, TOOL_FAILED)
 }
 
 fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
@@ -88,6 +98,10 @@ mod tests {
         assert_eq!(code(with_code(error(ErrorKind::CommandNotExecutable), 1)), Some(126));
         assert_eq!(code(with_code(error(ErrorKind::Machine), 125)), Some(125));
         assert_eq!(code(with_code(anyhow::anyhow!("other"), 1)), Some(1));
+        let invalid = of_new_container(error(ErrorKind::Invalid), "run");
+        assert_eq!(invalid.to_string(), "text\nRun 'dewar run --help' for more information");
+        assert_eq!(code(invalid), Some(125));
+        assert_eq!(code(of_new_container(error(ErrorKind::CommandNotFound), "run")), Some(127));
     }
 
     #[test]

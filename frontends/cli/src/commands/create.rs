@@ -13,7 +13,7 @@ use dewar_runtime::{CreateOptions, Error, ErrorKind, Runtime, host_files, machin
 
 use super::pull;
 use crate::cli::{Globals, Verb};
-use crate::failure::{TOOL_FAILED, is_not_found, with_code};
+use crate::failure::{is_not_found, of_new_container};
 use crate::flags::{ContainerFlags, PullPolicy};
 use crate::output;
 
@@ -34,7 +34,7 @@ impl Verb for Create {
     const EXAMPLES: &'static str = "  dewar create --name web -m 256m busybox httpd -f\n  dewar start web";
 
     fn run(self, globals: &Globals) -> anyhow::Result<u8> {
-        let container = create(&self.flags, false, globals).map_err(|e| with_code(e, TOOL_FAILED))?;
+        let container = create(&self.flags, false, globals).map_err(|e| of_new_container(e, Self::NAME))?;
         output::line(&container.config.id)?;
         Ok(0)
     }

@@ -7,7 +7,7 @@ use dewar_runtime::control::{Client, Streams};
 use super::create::create;
 use crate::attach::{Attachment, DEFAULT_DETACH_KEYS, Wishes, check_terminal, exit_code};
 use crate::cli::{Globals, Verb};
-use crate::failure::{TOOL_FAILED, with_code};
+use crate::failure::of_new_container;
 use crate::flags::ContainerFlags;
 use crate::output;
 use crate::terminal::DetachKeys;
@@ -39,7 +39,7 @@ impl Verb for Run {
         echo hello | dewar run --rm -i busybox cat\n  dewar run -d --name web -m 256m --cpus 0.5 busybox sleep 1000";
 
     fn run(self, globals: &Globals) -> anyhow::Result<u8> {
-        self.run_container(globals).map_err(|e| with_code(e, TOOL_FAILED))
+        self.run_container(globals).map_err(|e| of_new_container(e, Self::NAME))
     }
 }
 

@@ -40,12 +40,7 @@ impl Template {
             match part {
                 Part::Text(plain) => text.push_str(plain),
                 Part::Field { path, json } => {
-                    let mut found = value;
-                    for name in path {
-                        found = found.get(name).ok_or_else(|| {
-                            anyhow::anyhow!("template: can't evaluate field {name} in .{}", path.join("."))
-                        })?;
-                    }
+                    let found = look_up(value, path)?;
                     text.push_str(&if *json { found.to_string() } else { plain(found) });
                 }
             }
@@ -60,6 +55,14 @@ impl Template {
             Part::Text(_) => None,
         })
     }
+}
+
+fn look_up<'a>(value: &'a Value, path: &[String]) -> anyhow::Result<&'a Value> {
+    let step = |found: &'a Value, name: &String| {
+        let next = found.get(name);
+        next.ok_or_else(|| anyhow::anyhow!("template: can't evaluate field {name} in .{}", path.join(".")))
+    };
+    path.iter().try_fold(value, step)
 }
 
 fn field(action: &str) -> anyhow::Result<Part> {
