@@ -5,9 +5,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Programs of the staged prefix and the package that each is built from.
-pub const PROGRAMS: [(&str, &str); 3] =
-    [("dewar", "dewar"), ("dewar-supervisor", "dewar-runtime"), ("dewar-vmm", "dewar-vmm")];
+/// A program and the package that it is built from.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    pub name: &'static str,
+    pub package: &'static str,
+    /// Starts faster. Not for what resolves host names: a static C library would load the host's resolver plug-ins, which
+    /// have to be of exactly its own version.
+    pub is_static: bool,
+}
+
+/// Programs of the staged prefix.
+pub const PROGRAMS: [Program; 3] = [
+    Program { name: "dewar", package: "dewar", is_static: false },
+    Program { name: "dewar-supervisor", package: "dewar-runtime", is_static: true },
+    Program { name: "dewar-vmm", package: "dewar-vmm", is_static: true },
+];
 
 /// Directories of one invocation. Nothing is created by making it.
 #[derive(Debug, Clone)]

@@ -12,14 +12,14 @@ use anyhow::{Context, Result, bail};
 use crate::files;
 use crate::kernel::{self, Recipe};
 use crate::packages;
-use crate::places::{PROGRAMS, Places};
+use crate::places::{PROGRAMS, Places, Program};
 use crate::stamp::Stamp;
 use crate::step::{Outcome, Step, Steps, cargo_progress};
 
 /// Number of steps that [`stage`] takes.
 pub const STEPS: usize = 7;
 const ROOTFS_STEPS: usize = 5;
-const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Static and at fixed addresses: PID 1 of a guest that has no loader, with no relocations to apply at its start.
 const AGENT_RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
@@ -69,7 +69,7 @@ pub fn cargo(places: &Places) -> Command {
 }
 
 fn agent_path(places: &Places) -> PathBuf {
-    places.target.join("agent").join(AGENT_TARGET).join("release/dewar-agent")
+    places.target.join("agent").join(TARGET).join("release/dewar-agent")
 }
 
 fn build_agent(step: &mut Step, places: &Places) -> Result<Outcome> {
@@ -77,7 +77,7 @@ fn build_agent(step: &mut Step, places: &Places) -> Result<Outcome> {
     let before = modified(&agent);
     // Its own target directory: other flags in the same one would rebuild the world at every turn.
     let mut command = cargo(places);
-    command.args(["build", "--release", "--package", "dewar-agent", "--target", AGENT_TARGET, "--target-dir"]);
+    command.args(["build", "--release", "--package", "dewar-agent", "--target", TARGET, "--target-dir"]);
     command.arg(places.target.join("agent")).env("RUSTFLAGS", AGENT_RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
     step.command_with_progress(&mut command, cargo_progress())?;
     Ok(if before.is_some() && before == modified(&agent) { Outcome::UpToDate } else { Outcome::Done })
@@ -164,19 +164,29 @@ fn stage_scratch(step: &mut Step, places: &Places) -> Result<Outcome> {
 }
 
 fn stage_programs(step: &mut Step, places: &Places) -> Result<Outcome> {
-    let mut command = cargo(places);
-    command.args(["build", "--release", "--bins"]);
-    for (_, package) in PROGRAMS {
-        command.args(["--package", package]);
-    }
-    step.command_with_progress(&mut command, cargo_progress())?;
     let mut outcome = Outcome::UpToDate;
-    for (program, _) in PROGRAMS {
-        if files::copy_if_changed(&places.target.join("release").join(program), &places.bin().join(program))? {
+    for program in PROGRAMS {
+        let built = build_program(step, places, &program)?;
+        if files::copy_if_changed(&built, &places.bin().join(program.name))? {
             outcome = Outcome::Done;
         }
     }
     Ok(outcome)
+}
+
+/// Builds a program at fixed addresses, with no relocations to apply at each start; a static one has no loader to wait for
+/// either. Only the program itself is linked statically or not: what it is made of is compiled once for all of them.
+pub fn build_program(step: &mut Step, places: &Places, program: &Program) -> Result<PathBuf> {
+    let dir = places.target.join("programs");
+    let mut command = cargo(places);
+    command.args(["rustc", "--release", "--package", program.package, "--bin", program.name]);
+    command.args(["--target", TARGET, "--target-dir"]).arg(&dir);
+    command.env("RUSTFLAGS", "-C relocation-model=static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if program.is_static {
+        command.args(["--", "-C", "target-feature=+crt-static"]);
+    }
+    step.command_with_progress(&mut command, cargo_progress())?;
+    Ok(dir.join(TARGET).join("release").join(program.name))
 }
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {
