@@ -16,6 +16,7 @@ mod paths;
 mod runtime;
 pub mod spec;
 pub mod supervisor;
+pub mod trace;
 
 pub use error::{Error, ErrorKind, ResultExt};
 pub use paths::Paths;

@@ -14,7 +14,7 @@ use crate::control::{Client, Streams, now_ns};
 use crate::engine::EngineChoice;
 use crate::images::{Image, Store};
 use crate::supervisor::scratch;
-use crate::{Error, ErrorKind, Paths, ResultExt};
+use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
 /// One installation with one state root.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl Runtime {
     /// # Errors
     /// Those of opening the image store.
     pub fn images(&self) -> Result<Store, Error> {
-        Store::open(&self.paths.data.join("images")).context(|| "Cannot open the image store".into())
+        Store::open(self.paths.data.join("images")).context(|| "Cannot open the image store".into())
     }
 
     #[must_use]
@@ -117,6 +117,7 @@ impl Runtime {
         let (ours, theirs) = UnixStream::pair().context(|| "Cannot make a socket pair".into())?;
         self.spawn_supervisor(container, theirs.into())?;
         let mut client = Client::new(ours);
+        trace::mark("supervisor spawned");
         client.start(streams, size)?;
         Ok(client)
     }

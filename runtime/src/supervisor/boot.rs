@@ -17,7 +17,7 @@ use super::process::{Process, StreamPlan};
 use crate::container::{Container, Writable};
 use crate::control::{Streams, fill_random, now_ns};
 use crate::engine::{self, Disk, EngineChoice, Machine, MachineSpec};
-use crate::{Error, ErrorKind, Paths, ResultExt};
+use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
 /// How long a guest may take to its first word. Emulated on a busy machine it needs some seconds.
 const BOOT_SECONDS: i64 = 60;
@@ -51,7 +51,9 @@ pub(super) fn boot(
     };
     let rpc = rpc_socket(&spec.vsock_path());
     let listener = UnixListener::bind(&rpc).context(|| format!("Cannot listen on {}", rpc.display()))?;
+    trace::mark("machine prepared");
     let mut machine = engine.start(&spec)?;
+    trace::mark("VMM spawned");
     // While the guest boots.
     let config = fs::read(container.dir.join("spec.json"))
         .context(|| format!("Cannot read {}/spec.json", container.dir.display()))?;
@@ -65,6 +67,7 @@ pub(super) fn boot(
     let agent = talk();
     let _ = fs::remove_file(&rpc);
     let agent = agent.map_err(|e| explain(e, &mut *machine))?;
+    trace::mark("agent greeted");
     let init = launch(&agent, container, request, plan, machine.vsock_path());
     let init = init.map_err(|e| if e.kind() == ErrorKind::Machine { explain(e, &mut *machine) } else { e })?;
     Ok(Booted { machine, agent, init, engine: engine.choice() })
@@ -80,11 +83,14 @@ fn launch(
 ) -> Result<Process, Error> {
     let creating = agent.begin(request)?;
     let process = plan.connect(vsock)?;
+    trace::mark("streams connected");
     match creating.wait()? {
         Reply::Created { .. } => {}
         other => return Err(unexpected(&other)),
     }
+    trace::mark("container created");
     agent.call(Request::Start { container: container.config.id.clone() })?;
+    trace::mark("command runs");
     Ok(process)
 }
 
@@ -165,12 +171,22 @@ fn greet(mut socket: UnixStream) -> Result<Agent, Error> {
             ),
         ));
     }
+    trace_boot(&hello);
     let mut entropy = [0; 32];
     fill_random(&mut entropy);
     let ack = HelloAck { version: VERSION, realtime_ns: now_ns(), entropy };
     dewar_protocol::write_frame(&mut socket, &ack).kind(ErrorKind::Machine, broken)?;
     socket.set_read_timeout(None).context(broken)?;
     Agent::new(socket)
+}
+
+/// What the guest says of its own clock, on this host's: its greeting has just arrived.
+fn trace_boot(hello: &Hello) {
+    if trace::is_on() {
+        let now = trace::now_ns();
+        trace::mark_at(now.saturating_sub(hello.ready_ns.saturating_sub(hello.started_ns)), "guest init");
+        trace::mark_at(now, "agent ready");
+    }
 }
 
 /// Says how the machine fared, with its last words, beside what went wrong.

@@ -24,7 +24,7 @@ use crate::container::{Container, ContainerState, ContainerStore, Status, Writab
 use crate::control::wire::Wire;
 use crate::control::{ControlError, ControlReply, ControlRequest, Exit, now_ns};
 use crate::engine::Machine;
-use crate::{Error, ErrorKind, Paths, ResultExt};
+use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
 use boot::Booted;
 use server::Sandbox;
@@ -37,6 +37,7 @@ const SHUTDOWN_SECONDS: u64 = 10;
 /// # Errors
 /// Only those that could not be told to the starter.
 pub fn run(id: &str, data: PathBuf, run: PathBuf) -> Result<(), Error> {
+    trace::mark("supervisor up");
     // A session of its own: what kills the starter's terminal must not kill the container.
     let _ = rustix::process::setsid();
     // SAFETY: descriptor 0 is this process's standard input, which nothing else uses.
@@ -139,6 +140,7 @@ fn end(sandbox: &Arc<Sandbox>, mut machine: Box<dyn Machine>, lock: fs::File) {
             Exit { code: 137, oom_killed: false, error: Some(error) }
         }
     };
+    trace::mark("command ended");
     if exit.error.is_none() {
         let keeps_disk = matches!(container.config.writable, Writable::Disk { .. }) && !container.config.auto_remove;
         if keeps_disk && sandbox.agent.call_for(Request::Shutdown, SHUTDOWN_SECONDS).is_ok() {
@@ -149,6 +151,7 @@ fn end(sandbox: &Arc<Sandbox>, mut machine: Box<dyn Machine>, lock: fs::File) {
     } else {
         sandbox.init.wait_output();
     }
+    trace::mark("output delivered");
     let mut state = sandbox.state();
     state.status = Status::Exited;
     state.pid = None;
@@ -164,8 +167,10 @@ fn end(sandbox: &Arc<Sandbox>, mut machine: Box<dyn Machine>, lock: fs::File) {
     }
     drop(state);
     drop(lock);
+    trace::mark("files settled");
     sandbox.finish(exit);
     machine.wait();
+    trace::mark("machine gone");
 }
 
 fn wait_readable(fd: impl AsFd, seconds: u64) -> bool {
