@@ -12,19 +12,15 @@ use rustix::{
 use super::{command::Command, exit_code, report};
 use crate::{
     error::{Doing, Result},
-    sys::{
-        process::{self, Fork},
-        signal,
-    },
+    sys::{process, signal},
 };
 
 /// Runs the command as a child of this process, which must be PID 1 of its namespace.
 pub fn run(command: &Command) -> Result<Infallible> {
     signal::block_all().doing(|| "Blocking signals failed".into())?;
-    match process::fork_into(0, None).doing(|| "Making the command's process failed".into())? {
-        Fork::Child => run_command(command),
-        Fork::Parent { pid, pidfd } => {
-            drop(pidfd);
+    match process::fork().doing(|| "Making the command's process failed".into())? {
+        None => run_command(command),
+        Some(pid) => {
             // The agent takes the closing of every copy of the report socket for a successful execve.
             process::close_from(3).doing(|| "Closing the report socket failed".into())?;
             serve(pid)

@@ -43,6 +43,14 @@ pub fn fork_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<
     }
 }
 
+/// Forks plainly; `None` in the child. Unlike [`fork_into`] it needs no clone3(2), which docker's default profile answers
+/// with ENOSYS.
+pub fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: this process has a single thread, so the child may do anything its parent may.
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::from_raw(pid))
+}
+
 /// Moves this process into namespaces: of the process behind a pidfd, or of one namespace's own descriptor.
 pub fn set_namespaces(fd: impl AsFd, namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: setns touches no memory of this process.

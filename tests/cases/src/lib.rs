@@ -5,18 +5,21 @@
 //! auto). All cases share one state root, so that the image is loaded once; names are a case's own. After each case
 //! nothing of its containers may be left: no container, process, socket or mount.
 
+pub mod archive;
 pub mod cases;
+mod files;
 mod processes;
 mod pty;
 mod session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Completion, Failed, Trial};
 
+pub use files::{files_below, own_stage};
 pub use processes::{processes_mentioning, wait_until_gone};
 pub use pty::Terminal;
 pub use session::{Finished, Session};
@@ -48,6 +51,50 @@ impl Host {
     /// A name for a container that no other case uses.
     pub fn name(&self) -> String {
         format!("{}-{}", self.case.replace('_', "-"), self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The same case with a state root of its own, in which there is nothing yet.
+    pub fn with_root(&self, root: &Path) -> Self {
+        // Far enough from ours that names stay different.
+        let serial = AtomicU32::new(self.serial.fetch_add(1000, Ordering::Relaxed));
+        let (engine, stage) = (self.engine.clone(), self.stage.clone());
+        Self { engine, stage, root: root.to_path_buf(), case: self.case, serial }
+    }
+
+    /// The same case with another installation.
+    pub fn with_stage(&self, stage: &Path) -> Self {
+        Self { stage: stage.to_path_buf(), ..self.with_root(&self.root) }
+    }
+
+    /// Checks that nothing of any container is left in a state root that is the case's own: neither processes, nor
+    /// sockets, nor files, nor half of an image.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn nothing_left(&self) -> Result<()> {
+        wait_until_gone(&processes_mentioning(&self.root.display().to_string()))?;
+        let listed = self.dewar(&["ps", "-aq"]).finish()?.success()?;
+        ensure!(listed.is_empty(), "containers are left: {listed}");
+        let names = self.root.join("containers/names");
+        let mut left: Vec<PathBuf> = ["run", "containers", "images/tmp"]
+            .iter()
+            .flat_map(|part| files_below(&self.root.join(part)).into_keys())
+            .filter(|path| *path != names)
+            .collect();
+        left.sort();
+        ensure!(left.is_empty(), "files are left: {left:?}");
+        Ok(())
+    }
+
+    /// Loads an image that the case has made, under a name of its own, and answers the name. The case removes it.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn load(&self, layers: &[Vec<u8>]) -> Result<String> {
+        let name = format!("{}:case", self.name());
+        let archive = archive::Layout::new(&name, layers)?.to_tar()?;
+        self.dewar(&["load", "-q"]).input(archive).finish()?.success()?;
+        Ok(name)
     }
 
     /// `dewar ARGS`, to be run or spawned.

@@ -25,18 +25,15 @@ impl Terminal {
     /// # Errors
     /// When there are no terminals, or the command cannot be started.
     pub fn start(mut command: Command, rows: u16, columns: u16) -> Result<Self> {
-        let (mut ours, mut theirs) = (-1, -1);
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let none = std::ptr::null_mut();
-        // SAFETY: both descriptors are written, the name and the attributes are not asked for, the size is read.
-        let made = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, none, none.cast(), &raw const size) };
-        ensure!(made == 0, "openpty: {}", std::io::Error::last_os_error());
-        // SAFETY: a fresh descriptor that nobody else has.
-        let ours = unsafe { OwnedFd::from_raw_fd(ours) };
-        // SAFETY: likewise.
-        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
-        // SAFETY: a descriptor that is open; the child must not keep the person's side.
-        unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+        // Closed on exec from birth: another case's child that inherited a side would keep the terminal open.
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+        // SAFETY: takes flags.
+        let ours = owned(unsafe { libc::posix_openpt(flags) })?;
+        // SAFETY: the descriptor is open.
+        ensure!(unsafe { libc::unlockpt(ours.as_raw_fd()) } == 0, "unlockpt: {}", std::io::Error::last_os_error());
+        // SAFETY: the request takes flags and answers a descriptor.
+        let theirs = owned(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+        set_size(&ours, rows, columns)?;
         command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
         // SAFETY: the function makes two system calls and allocates nothing.
         unsafe { command.pre_exec(take_terminal) };
@@ -97,12 +94,22 @@ impl Terminal {
     /// # Errors
     /// When the terminal is gone.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the size is read from a valid place.
-        let done = unsafe { libc::ioctl(self.keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-        ensure!(done == 0, "TIOCSWINSZ: {}", std::io::Error::last_os_error());
-        Ok(())
+        set_size(&self.keyboard, rows, columns)
     }
+}
+
+fn owned(fd: i32) -> Result<OwnedFd> {
+    ensure!(fd >= 0, "no terminal: {}", std::io::Error::last_os_error());
+    // SAFETY: a fresh descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_size(terminal: &impl AsRawFd, rows: u16, columns: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the size is read from a valid place.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    ensure!(done == 0, "TIOCSWINSZ: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 fn take_terminal() -> std::io::Result<()> {

@@ -11,7 +11,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
         let all: Vec<&str> = ["exec"].iter().chain(args).copied().collect();
         host.dewar(&all)
     };
-    let out = exec(&[&name, "sh", "-c", "hostname; readlink /proc/self/ns/mnt /proc/1/ns/mnt; cat /proc/1/comm"]).finish()?;
+    let out = exec(&[&name, "sh", "-c", "hostname; readlink /proc/self/ns/mnt; readlink /proc/1/ns/mnt; cat /proc/1/comm"]).finish()?;
     let text = out.success()?;
     let lines: Vec<&str> = text.lines().collect();
     ensure!(lines[0] == "inside" && lines[1] == lines[2] && lines[3] == "sleep", "{text}");

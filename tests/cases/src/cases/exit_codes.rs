@@ -7,7 +7,7 @@ use crate::{Host, Outcome};
 pub fn run(host: &Host) -> Result<Outcome> {
     host.run(&[], &["true"])?.exits(0)?;
     host.run(&[], &["sh", "-c", "exit 7"])?.exits(7)?;
-    host.run(&[], &["sh", "-c", "sh -c 'kill -9 $$'"])?.exits(137)?;
+    host.run(&[], &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"])?.exits(137)?;
     host.run(&[], &["no-such-command"])?.exits(127)?.complains("no-such-command")?;
     host.run(&[], &["/etc/passwd"])?.exits(126)?.complains("/etc/passwd")?;
     host.run(&[], &["/etc"])?.exits(126)?;

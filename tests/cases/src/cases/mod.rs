@@ -14,7 +14,10 @@ macro_rules! cases {
 }
 
 cases! {
-
+    archive_digests_are_checked,
+    archive_from_anywhere,
+    archive_is_truncated,
+    archive_names_lead_out,
     attach_and_detach_keys,
     capabilities_are_docker_s,
     detached_life_cycle,
@@ -26,6 +29,9 @@ cases! {
     head_ends_the_run,
     inspect_tells_what_was_asked,
     kernel_file_is_bad,
+    layer_entries_of_every_kind,
+    layers_hide_what_is_below,
+    layers_may_be_many,
     limits_are_seen_and_hold,
     logs_are_kept,
     memory_too_small,

@@ -8,7 +8,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
     let name = host.name();
     let id = host.dewar(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]).finish()?.success()?;
     let run_dir = host.root.join("run").join(&id[..16]);
-    let supervisors = processes_mentioning(id.trim());
+    let supervisors = processes_mentioning(&format!("dewar-supervisor\0{}", id.trim()));
     ensure!(supervisors.len() == 1, "{supervisors:?}");
     let machine = processes_mentioning(&run_dir.display().to_string());
     // SAFETY: kill takes two numbers; the process is this case's own.

@@ -8,7 +8,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
     let name = host.name();
     let id = host.dewar(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]).finish()?.success()?;
     let run_dir = host.root.join("run").join(&id[..16]);
-    let supervisors = processes_mentioning(id.trim());
+    let supervisors = processes_mentioning(&format!("dewar-supervisor\0{}", id.trim()));
     let all = processes_mentioning(&run_dir.display().to_string());
     let vmm = children_of(&supervisors);
     ensure!(!vmm.is_empty(), "no VMM below {supervisors:?}");
