@@ -33,7 +33,8 @@ impl StreamPlan {
         let config = &container.config;
         let log = LogWriter::open(&container.log_path())
             .context(|| format!("Cannot write {}", container.log_path().display()))?;
-        let foreground = attached.stdout.is_some();
+        // A terminal that goes away, by its keys or with its window, leaves the container running, as docker does.
+        let foreground = attached.stdout.is_some() && !config.terminal;
         Ok(Self {
             terminal: config.terminal.then(|| size.unwrap_or_default()),
             stdin: config.open_stdin.then(new_stream_id),
