@@ -55,7 +55,7 @@ pub fn run(id: &str, data: PathBuf, run: PathBuf) -> Result<(), Error> {
     let answer: Result<ControlReply, ControlError> = Ok(ControlReply::Started);
     let answered = starter.send(&answer, &[]);
     if answered.is_ok() {
-        server::serve_connection(&sandbox, starter);
+        server::serve_connection(&sandbox, starter, true);
     }
     end(&sandbox, machine, lock);
     Ok(())

@@ -55,7 +55,7 @@ impl StreamPlan {
             stderr: (attached.stderr.is_some() && size.is_none()).then(new_stream_id),
             attached,
             log: None,
-            foreground: true,
+            foreground: size.is_none(),
         }
     }
 

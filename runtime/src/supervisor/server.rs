@@ -10,8 +10,8 @@ use std::time::Duration;
 use dewar_protocol::{ExecProcess, ProcessRef, Reply, Request, UserSpec, WindowSize};
 
 use super::agent::{Agent, unexpected};
+use super::lock;
 use super::process::{Process, StreamPlan};
-use super::{lock, wait_on};
 use crate::container::{Container, ContainerState, Status};
 use crate::control::wire::Wire;
 use crate::control::{ControlError, ControlReply, ControlRequest, Exit, StreamMask, Streams};
@@ -19,6 +19,8 @@ use crate::{Error, ErrorKind};
 
 /// Seconds a container gets to die of SIGKILL before its machine is killed.
 const KILL_SECONDS: u64 = 10;
+/// Seconds that the last answers may take.
+const SETTLE_SECONDS: u64 = 10;
 
 /// What the threads of one supervisor share.
 pub(super) struct Sandbox {
@@ -30,9 +32,9 @@ pub(super) struct Sandbox {
     vsock: PathBuf,
     /// The machine's pidfd.
     machine: OwnedFd,
-    /// Requests being answered; the process ends when there is none.
-    busy: Mutex<usize>,
-    idle: Condvar,
+    /// Answers that clients are owed; the process ends when there is none.
+    owed: Mutex<usize>,
+    settled: Condvar,
 }
 
 impl Sandbox {
@@ -44,24 +46,33 @@ impl Sandbox {
         vsock: PathBuf,
         machine: OwnedFd,
     ) -> Self {
-        let (state, execs, busy) = (Mutex::new(state), Mutex::default(), Mutex::default());
-        Self { container, agent, init, state, execs, vsock, machine, busy, idle: Condvar::new() }
+        let (state, execs, owed) = (Mutex::new(state), Mutex::default(), Mutex::default());
+        Self { container, agent, init, state, execs, vsock, machine, owed, settled: Condvar::new() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, ContainerState> {
         lock(&self.state)
     }
 
-    /// Tells everybody who waits, and returns when all answers are sent.
+    /// Tells everybody who waits, and returns when all answers are sent. A client that neither asks nor hangs up (it may
+    /// be stopped) is not waited for longer than [`SETTLE_SECONDS`].
     pub(super) fn finish(&self, exit: Exit) {
         for process in lock(&self.execs).values() {
             process.set_exit(exit.clone());
         }
         self.init.set_exit(exit);
-        let mut busy = lock(&self.busy);
-        while *busy > 0 {
-            busy = wait_on(&self.idle, busy);
-        }
+        let patience = Duration::from_secs(SETTLE_SECONDS);
+        let owed = lock(&self.owed);
+        drop(self.settled.wait_timeout_while(owed, patience, |owed| *owed > 0));
+    }
+
+    fn owe(&self) {
+        *lock(&self.owed) += 1;
+    }
+
+    fn settle(&self) {
+        *lock(&self.owed) -= 1;
+        self.settled.notify_all();
     }
 
     fn process_ref(&self, exec: Option<String>) -> ProcessRef {
@@ -135,25 +146,42 @@ pub(super) fn listen(sandbox: &Arc<Sandbox>, listener: UnixListener) {
     let sandbox = Arc::clone(sandbox);
     spawn(move || {
         while let Ok((socket, _)) = listener.accept() {
-            serve_connection(&sandbox, Wire::new(socket));
+            serve_connection(&sandbox, Wire::new(socket), false);
         }
     });
 }
 
-/// Answers one connection in a thread of its own.
-pub(super) fn serve_connection(sandbox: &Arc<Sandbox>, mut wire: Wire) {
+/// Answers one connection in a thread of its own. `started`: it has just been told that a process runs, and may ask how
+/// that ended.
+pub(super) fn serve_connection(sandbox: &Arc<Sandbox>, mut wire: Wire, started: bool) {
     let sandbox = Arc::clone(sandbox);
+    if started {
+        sandbox.owe();
+    }
     spawn(move || {
+        // Who was told that a process runs is owed its end, even when that comes before the question.
+        let mut owes_end = started;
         while let Ok(Some(request)) = wire.receive::<ControlRequest>() {
-            *lock(&sandbox.busy) += 1;
+            sandbox.owe();
             let result = answer(&sandbox, request, &mut wire);
+            let (begins, ends) =
+                (matches!(result, Ok(ControlReply::ExecStarted { .. })), matches!(result, Ok(ControlReply::Exited(_))));
             let reply: Result<ControlReply, ControlError> = result.map_err(|e| ControlError::from(&e));
             let sent = wire.send(&reply, &[]);
-            *lock(&sandbox.busy) -= 1;
-            sandbox.idle.notify_all();
-            if sent.is_err() {
-                return;
+            if begins && !owes_end {
+                owes_end = true;
+                sandbox.owe();
+            } else if ends && owes_end {
+                owes_end = false;
+                sandbox.settle();
             }
+            sandbox.settle();
+            if sent.is_err() {
+                break;
+            }
+        }
+        if owes_end {
+            sandbox.settle();
         }
     });
 }
