@@ -1,11 +1,14 @@
 //! `cargo xtask test`: unit tests, then the cases that boot a guest; closes on the runners' own counts.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
 use crate::kernel::Recipe;
+use crate::lab::{self, Disk, Job, Lab};
 use crate::places::Places;
 use crate::stage::{self, cargo};
 use crate::step::Steps;
@@ -45,17 +48,25 @@ struct Report {
 }
 
 pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
-    let mut steps = Steps::new(places, stage::STEPS)?;
+    let mut steps = Steps::new(places, stage::STEPS + lab::STEPS)?;
     stage::stage(&mut steps, places)?;
+    let lab = if real_kvm(places)? { None } else { Some(lab::prepare(&mut steps, places)?) };
 
     let mut unit = cargo(places);
     unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--no-fail-fast"]).args(filter);
-    let mut cases = cargo(places);
-    cases.args(["test", "--package", "dewar-cases", "--no-fail-fast"]).args(filter);
-    cases.env("DEWAR_STAGE", &places.stage).env("DEWAR_CASES_ENGINE", "qemu");
     // The staged kernel is the ELF one; a case starts the other format too.
-    cases.env("DEWAR_CASES_BZIMAGE", Recipe::here(places, &[])?.dir(places).join("bzImage"));
-    let mut reports = [run("unit", &mut unit)?, run("cases on qemu", &mut cases)?];
+    let bzimage = Recipe::here(places, &[])?.dir(places).join("bzImage");
+    let cases = |engine: &str| {
+        let mut cases = cargo(places);
+        cases.args(["test", "--package", "dewar-cases", "--no-fail-fast"]).args(filter);
+        cases.env("DEWAR_STAGE", &places.stage).env("DEWAR_CASES_ENGINE", engine).env("DEWAR_CASES_BZIMAGE", &bzimage);
+        cases
+    };
+    let mut reports = vec![run("unit", &mut unit)?, run("cases on qemu", &mut cases("qemu"))?];
+    reports.push(match &lab {
+        Some(lab) => run_in_lab(places, lab, filter, &bzimage)?,
+        None => run("cases on kvm", &mut cases("kvm"))?,
+    });
     if filter.is_none() {
         // A group that ran nothing is not a group that passed.
         reports.iter_mut().for_each(|report| report.success &= report.counts.passed > 0);
@@ -84,6 +95,53 @@ fn run(name: &'static str, command: &mut Command) -> Result<Report> {
     }
     let status = child.wait().context("Failed to wait for cargo")?;
     Ok(Report { name, counts, success: status.success() })
+}
+
+/// Whether this host's KVM runs the guest's ring 0 on hardware.
+fn real_kvm(places: &Places) -> Result<bool> {
+    let probe =
+        Command::new(places.bin().join("dewar-vmm")).arg("probe").output().context("Failed to run the probe")?;
+    Ok(String::from_utf8_lossy(&probe.stdout).contains("\"verdict\":\"real\""))
+}
+
+/// The same executable in the nested machine, whose KVM is real.
+fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Report> {
+    let name = "cases on kvm, in the lab";
+    eprintln!("\n{name} …");
+    let program = cases_executable(places)?;
+    let file = program.file_name().context("The cases have no name")?;
+    let mut command: Vec<OsString> = vec![Path::new("/run/lab").join(file).into()];
+    // Its processors are emulated ones: two guests at a time are enough.
+    command.extend(["--test-threads", "2"].map(Into::into));
+    command.extend(filter.map(Into::into));
+    let disks = vec![Disk { from: places.stage.clone(), at: "/opt/dewar".into() }];
+    let env = ["DEWAR_STAGE=/opt/dewar", "DEWAR_CASES_ENGINE=kvm", "DEWAR_CASES_BZIMAGE=/run/lab/bzImage"];
+    let ended = lab.run(&Job {
+        deterministic: false,
+        smp: 2,
+        memory_mib: 8192,
+        disks,
+        files: vec![program, bzimage.to_path_buf()],
+        env: env.map(Into::into).to_vec(),
+        command,
+        out: None,
+    })?;
+    let mut counts = Counts::default();
+    String::from_utf8_lossy(&ended.output).lines().for_each(|line| counts.add(line));
+    Ok(Report { name, counts, success: ended.code == 0 })
+}
+
+/// Builds the cases and answers where their executable is.
+fn cases_executable(places: &Places) -> Result<PathBuf> {
+    let mut build = cargo(places);
+    build.args(["test", "--package", "dewar-cases", "--test", "cases", "--no-run", "--message-format", "json"]);
+    let output = build.stderr(Stdio::inherit()).output().context("Failed to start cargo")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = text.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == "cases").then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    executable.context("cargo named no executable of the cases")
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use dewar_rootfs::cpio::Archive;
 use rustix::fs::{CWD, FileType, Mode};
 
@@ -52,6 +52,14 @@ pub struct Job {
     pub out: Option<PathBuf>,
 }
 
+/// How a job ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: u8,
+    /// What it wrote on standard output, which was passed on as it came.
+    pub output: Vec<u8>,
+}
+
 /// The image and the scripts to boot.
 #[derive(Debug)]
 pub struct Lab {
@@ -64,24 +72,27 @@ impl Lab {
         Self { image, scripts: places.root.join("tests/lab") }
     }
 
-    /// Boots, runs the job, and answers its exit code.
-    pub fn run(&self, job: &Job) -> Result<ExitCode> {
+    /// Boots, runs the job with its output passed through, and answers how it ended.
+    pub fn run(&self, job: &Job) -> Result<Ended> {
         let run = tempfile::Builder::new().prefix("dewar-lab").tempdir().context("Failed to make a folder")?;
         let dir = run.path();
         let mut qemu = self.command(job, dir)?;
         if job.command.is_empty() {
             let status = qemu.args(["-serial", "mon:stdio"]).status().context("Failed to run QEMU")?;
-            return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::from(LAB_FAILED) });
+            return Ok(Ended { code: if status.success() { 0 } else { LAB_FAILED }, output: Vec::new() });
         }
         let console = dir.join("console");
         qemu.args(["-serial", &format!("file:{}", console.display()), "-device", "virtio-serial-pci"]);
-        let mut pumps = Vec::new();
-        for (name, sink) in [("out", Sink::Out), ("err", Sink::Err)] {
-            pumps.push(channel(&mut qemu, dir, name, sink)?);
+        let out = channel(&mut qemu, dir, "out", Box::new(io::stdout()))?;
+        let err = channel(&mut qemu, dir, "err", Box::new(io::stderr()))?;
+        let status = qemu.stdin(Stdio::null()).status().context("Failed to run QEMU")?;
+        if !status.success() {
+            // Before QEMU opens them the fifos have no writer and their readers would wait for ever.
+            bail!("QEMU failed ({status})");
         }
-        let mut child = qemu.stdin(Stdio::null()).spawn().context("Failed to run QEMU")?;
-        wait(&mut child, pumps)?;
-        results(job, dir, &console)
+        let output = out.join().map_err(|_| anyhow!("A thread panicked"))?;
+        err.join().map_err(|_| anyhow!("A thread panicked"))?;
+        Ok(Ended { code: results(job, dir, &console)?, output })
     }
 
     fn command(&self, job: &Job, dir: &Path) -> Result<Command> {
@@ -214,55 +225,29 @@ fn quote(word: &[u8]) -> Vec<u8> {
     out
 }
 
-#[derive(Clone, Copy)]
-enum Sink {
-    Out,
-    Err,
-}
-
 /// A byte channel out of the lab: a virtio port whose host side is a fifo (QEMU's own stdio hangs a port up when input
-/// ends).
-fn channel(qemu: &mut Command, dir: &Path, name: &str, sink: Sink) -> Result<JoinHandle<io::Result<()>>> {
+/// ends). The thread answers what came, after having passed it on.
+fn channel(qemu: &mut Command, dir: &Path, name: &str, mut sink: Box<dyn Write + Send>) -> Result<JoinHandle<Vec<u8>>> {
     let path = dir.join(name);
     rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("Failed to make a fifo")?;
     qemu.args(["-chardev", &format!("file,id={name},path={}", path.display())]);
     qemu.args(["-device", &format!("virtserialport,chardev={name},name=lab.{name}")]);
     Ok(std::thread::spawn(move || {
-        let mut fifo = File::open(path)?;
+        let mut all = Vec::new();
+        let Ok(mut fifo) = File::open(path) else { return all };
         let mut buffer = [0; 65536];
-        loop {
-            let n = fifo.read(&mut buffer)?;
-            if n == 0 {
-                return Ok(());
-            }
+        while let Ok(n @ 1..) = fifo.read(&mut buffer) {
             let bytes = buffer.get(..n).unwrap_or_default();
-            match sink {
-                Sink::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush())?,
-                Sink::Err => io::stderr().write_all(bytes)?,
-            }
+            all.extend_from_slice(bytes);
+            // Whoever reads this may have gone; the lab's run ends all the same.
+            let _ = sink.write_all(bytes).and_then(|()| sink.flush());
         }
+        all
     }))
 }
 
-fn wait(child: &mut Child, pumps: Vec<JoinHandle<io::Result<()>>>) -> Result<()> {
-    let status = child.wait().context("Failed to wait for QEMU")?;
-    if !status.success() {
-        // Before QEMU opens them the fifos have no writer and their readers would wait for ever.
-        bail!("QEMU failed ({status})");
-    }
-    for pump in pumps {
-        match pump.join() {
-            Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(error).context("Failed to pass the lab's output on");
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Takes /out back from the exchange disk.
-fn results(job: &Job, dir: &Path, console: &Path) -> Result<ExitCode> {
+fn results(job: &Job, dir: &Path, console: &Path) -> Result<u8> {
     let back = dir.join("back");
     fs::create_dir(&back)?;
     let mut exchange = File::open(dir.join("exchange.img"))?;
@@ -284,7 +269,7 @@ fn results(job: &Job, dir: &Path, console: &Path) -> Result<ExitCode> {
             bail!("Failed to copy the lab's results to {}", out.display());
         }
     }
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 #[cfg(test)]

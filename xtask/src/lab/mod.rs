@@ -84,5 +84,5 @@ pub fn task(places: &Places, args: LabArgs) -> Result<ExitCode> {
         command: args.command,
         out: args.out,
     };
-    lab.run(&job)
+    lab.run(&job).map(|ended| ExitCode::from(ended.code))
 }
