@@ -28,6 +28,14 @@ const PACKAGES: [(&str, &str); 13] = [
 const LAB_PACKAGES: [(&str, &str); 3] =
     [("mmdebstrap", "the lab's userland"), ("kmod", "the lab's modules"), ("binutils", "stripping the lab's modules")];
 
+/// What tests check themselves against; without them they would be skipped.
+const TEST_PACKAGES: [(&str, &str); 4] = [
+    ("docker-registry", "pulling from a registry on the loopback"),
+    ("skopeo", "filling that registry"),
+    ("attr", "comparing extended attributes of layers"),
+    ("acl", "comparing access control lists of layers"),
+];
+
 /// Installs what is missing when root; otherwise says what to type.
 pub fn install_missing(step: &mut Step) -> Result<Outcome> {
     install(step, &PACKAGES)
@@ -36,6 +44,11 @@ pub fn install_missing(step: &mut Step) -> Result<Outcome> {
 /// The same for what only the lab needs.
 pub fn install_missing_for_lab(step: &mut Step) -> Result<Outcome> {
     install(step, &LAB_PACKAGES)
+}
+
+/// The same for what tests check themselves against.
+pub fn install_missing_for_tests(step: &mut Step) -> Result<Outcome> {
+    install(step, &TEST_PACKAGES)
 }
 
 fn install(step: &mut Step, packages: &[(&'static str, &str)]) -> Result<Outcome> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::kernel::Recipe;
 use crate::lab::{self, Disk, Job, Lab};
+use crate::packages;
 use crate::places::Places;
 use crate::stage::{self, cargo};
 use crate::step::Steps;
@@ -48,8 +49,9 @@ struct Report {
 }
 
 pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
-    let mut steps = Steps::new(places, stage::STEPS + lab::STEPS)?;
+    let mut steps = Steps::new(places, 1 + stage::STEPS + lab::STEPS)?;
     stage::stage(&mut steps, places)?;
+    steps.run("test packages", packages::install_missing_for_tests)?;
     let lab = if real_kvm(places)? { None } else { Some(lab::prepare(&mut steps, places)?) };
 
     let mut unit = cargo(places);

@@ -29,11 +29,18 @@ impl Streams {
 #[derive(Debug)]
 pub struct Client {
     wire: Wire,
+    notice: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(socket: UnixStream) -> Self {
-        Self { wire: Wire::new(socket) }
+        Self { wire: Wire::new(socket), notice: None }
+    }
+
+    /// One line for the user about a start through this connection, such as that a slower engine was taken.
+    #[must_use]
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Connects to a running container.
@@ -65,7 +72,10 @@ impl Client {
 
     pub(crate) fn start(&mut self, streams: Streams, size: Option<WindowSize>) -> Result<(), Error> {
         match self.call(&ControlRequest::Start { streams: streams.mask(), size }, &streams)? {
-            ControlReply::Started => Ok(()),
+            ControlReply::Started { notice } => {
+                self.notice = notice;
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

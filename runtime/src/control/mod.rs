@@ -71,8 +71,13 @@ pub enum ControlRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ControlReply {
     Done,
-    Started,
-    ExecStarted { exec: String },
+    /// `notice`: one line for the user, such as that a slower engine was taken.
+    Started {
+        notice: Option<String>,
+    },
+    ExecStarted {
+        exec: String,
+    },
     Exited(Exit),
     Stats(Box<Stats>),
     Top(Vec<ProcessInfo>),

@@ -27,6 +27,8 @@ pub(super) struct Booted {
     pub(super) agent: Agent,
     pub(super) init: Process,
     pub(super) engine: EngineChoice,
+    /// One line for the user: why a slower engine was taken.
+    pub(super) notice: Option<String>,
 }
 
 pub(super) fn boot(
@@ -35,7 +37,7 @@ pub(super) fn boot(
     streams: Streams,
     size: Option<WindowSize>,
 ) -> Result<Booted, Error> {
-    let (engine, _fallback) = engine::choose(paths, container.config.engine)?;
+    let (engine, notice) = engine::choose(paths, container.config.engine)?;
     let kernel = match &container.config.kernel {
         Some(kernel) => kernel.clone(),
         None => paths.lib_file("vmlinux")?,
@@ -70,7 +72,7 @@ pub(super) fn boot(
     trace::mark("agent greeted");
     let init = launch(&agent, container, request, plan, machine.vsock_path());
     let init = init.map_err(|e| if e.kind() == ErrorKind::Machine { explain(e, &mut *machine) } else { e })?;
-    Ok(Booted { machine, agent, init, engine: engine.choice() })
+    Ok(Booted { machine, agent, init, engine: engine.choice(), notice })
 }
 
 /// Creates and starts the container's init. The streams are connected while the guest is at work.

@@ -45,14 +45,14 @@ pub fn run(id: &str, data: PathBuf, run: PathBuf) -> Result<(), Error> {
     let mut starter = Wire::new(starter);
     let Some(request) = starter.receive::<ControlRequest>()? else { return Ok(()) };
     let started = start(id, data, run, request, &mut starter);
-    let (sandbox, machine, lock) = match started {
+    let (Running { sandbox, machine, notice }, lock) = match started {
         Ok(started) => started,
         Err(error) => {
             let answer: Result<ControlReply, ControlError> = Err(ControlError::from(&error));
             return starter.send(&answer, &[]);
         }
     };
-    let answer: Result<ControlReply, ControlError> = Ok(ControlReply::Started);
+    let answer: Result<ControlReply, ControlError> = Ok(ControlReply::Started { notice });
     let answered = starter.send(&answer, &[]);
     if answered.is_ok() {
         server::serve_connection(&sandbox, starter, true);
@@ -61,9 +61,19 @@ pub fn run(id: &str, data: PathBuf, run: PathBuf) -> Result<(), Error> {
     Ok(())
 }
 
-type Started = (Arc<Sandbox>, Box<dyn Machine>, fs::File);
+struct Running {
+    sandbox: Arc<Sandbox>,
+    machine: Box<dyn Machine>,
+    notice: Option<String>,
+}
 
-fn start(id: &str, data: PathBuf, run: PathBuf, request: ControlRequest, starter: &mut Wire) -> Result<Started, Error> {
+fn start(
+    id: &str,
+    data: PathBuf,
+    run: PathBuf,
+    request: ControlRequest,
+    starter: &mut Wire,
+) -> Result<(Running, fs::File), Error> {
     let ControlRequest::Start { streams, size } = request else {
         return Err(Error::new(ErrorKind::Invalid, "The first request to a supervisor has to be the start"));
     };
@@ -80,7 +90,7 @@ fn start(id: &str, data: PathBuf, run: PathBuf, request: ControlRequest, starter
     crate::paths::make_private_dir(&container.run)?;
     let result = boot::boot(&paths, &container, streams, size).and_then(|booted| running(&container, booted));
     match result {
-        Ok((sandbox, machine)) => Ok((sandbox, machine, lock)),
+        Ok(running) => Ok((running, lock)),
         Err(error) => {
             give_up(&container, &error);
             Err(error)
@@ -106,8 +116,8 @@ fn give_up(container: &Container, error: &Error) {
     report(container.write_state(&state));
 }
 
-fn running(container: &Container, booted: Booted) -> Result<(Arc<Sandbox>, Box<dyn Machine>), Error> {
-    let Booted { machine, agent, init, engine } = booted;
+fn running(container: &Container, booted: Booted) -> Result<Running, Error> {
+    let Booted { machine, agent, init, engine, notice } = booted;
     let listener = UnixListener::bind(container.control_socket())
         .context(|| format!("Cannot listen on {}", container.control_socket().display()))?;
     let state = ContainerState {
@@ -122,7 +132,7 @@ fn running(container: &Container, booted: Booted) -> Result<(Arc<Sandbox>, Box<d
     let vsock = machine.vsock_path().to_path_buf();
     let sandbox = Arc::new(Sandbox::new(container.clone(), agent, init, state, vsock, kill));
     server::listen(&sandbox, listener);
-    Ok((sandbox, machine))
+    Ok(Running { sandbox, machine, notice })
 }
 
 /// Waits for the container's end, takes everything down, and only then tells those who wait.

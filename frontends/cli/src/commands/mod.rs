@@ -25,6 +25,11 @@ mod unpause;
 mod version;
 mod wait;
 
+use dewar_protocol::WindowSize;
+use dewar_runtime::Runtime;
+use dewar_runtime::container::Container;
+use dewar_runtime::control::{Client, Streams};
+
 use crate::cli::Entry;
 
 /// In the order in which `dewar --help` lists them.
@@ -54,3 +59,17 @@ pub const ALL: &[Entry] = &[
     Entry::of::<version::Version>(),
     Entry::of::<completion::Completion>(),
 ];
+
+/// Starts a container, and passes on what its supervisor has to say about it: a slower engine is never taken in silence.
+fn start_told(
+    runtime: &Runtime,
+    container: &Container,
+    streams: Streams,
+    size: Option<WindowSize>,
+) -> Result<Client, dewar_runtime::Error> {
+    let client = runtime.start(container, streams, size)?;
+    if let Some(notice) = client.notice() {
+        eprintln!("dewar: {notice}");
+    }
+    Ok(client)
+}

@@ -79,7 +79,7 @@ fn start_or_remove(
     globals: &Globals,
 ) -> anyhow::Result<Client> {
     let runtime = globals.runtime()?;
-    runtime.start(container, streams, size).map_err(|error| {
+    super::start_told(&runtime, container, streams, size).map_err(|error| {
         if container.config.auto_remove {
             // Its supervisor may have done so already; what the user must see is why it did not start.
             let _ = runtime.remove(container, true);

@@ -41,7 +41,7 @@ impl Verb for Start {
             let container = runtime.containers().find(name)?;
             // As docker: to start what runs already is no error.
             if !container.state()?.status.is_live() {
-                runtime.start(&container, Streams::default(), None)?;
+                super::start_told(&runtime, &container, Streams::default(), None)?;
             }
             Ok(output::line(name)?)
         }))
@@ -62,7 +62,7 @@ impl Start {
             proxy_signals: true,
         };
         let (attachment, streams) = Attachment::new(wishes)?;
-        let mut client = runtime.start(&container, streams, attachment.size())?;
+        let mut client = super::start_told(&runtime, &container, streams, attachment.size())?;
         let exit = attachment.run(&mut client, &container, None)?;
         Ok(exit_code(&exit))
     }
