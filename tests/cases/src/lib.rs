@@ -169,7 +169,7 @@ fn run_case(case: &Case) -> Result<Completion, Failed> {
 }
 
 fn show(error: anyhow::Error) -> Failed {
-    Failed::from(format!("{error:?}"))
+    Failed::from(format!("{error:#}"))
 }
 
 /// Nothing of a case may stay. What stays is removed all the same, so that one failure does not become many.

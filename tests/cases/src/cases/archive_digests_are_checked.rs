@@ -8,7 +8,7 @@ use crate::{Host, Outcome, files_below};
 pub fn run(host: &Host) -> Result<Outcome> {
     let root = tempfile::Builder::new().prefix("dw").tempdir()?;
     let host = host.with_root(root.path());
-    host.dewar(&["images", "-q"]).finish()?.success()?;
+    host.dewar(&["load", "-q"]).finish()?.exits(1)?;
     let before = files_below(root.path());
     let layer = Layer::default().file("a", 0o644, b"content")?.finish()?;
     let right = Layout::new("right:case", &[layer.clone()])?;

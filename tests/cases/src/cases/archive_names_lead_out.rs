@@ -15,7 +15,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
     let root = tempfile::Builder::new().prefix("dw").tempdir()?;
     let host = host.with_root(root.path());
     let (there, secret) = (outside.path().display().to_string(), secret.display().to_string());
-    host.dewar(&["images", "-q"]).finish()?.success()?;
+    host.dewar(&["load", "-q"]).finish()?.exits(1)?;
     let before = files_below(root.path());
 
     let refused: [(Layer, &str); 8] = [
