@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Completion, Failed, Trial};
 
-pub use files::{files_below, own_stage};
+pub use files::{Mounted, files_below, own_stage};
 pub use processes::{processes_mentioning, wait_until_gone};
 pub use pty::Terminal;
 pub use session::{Finished, Session};
