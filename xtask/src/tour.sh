@@ -3,7 +3,7 @@ show() { echo; echo "# $*"; "$@"; }
 show uname -r
 show hostname
 show id
-show ps -o pid,user,args
+show ps -o pid,user,comm
 show ls -l /proc/self/ns
 echo; echo "# limits: memory, cpu, pids"
 cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max
