@@ -4,6 +4,7 @@
 //! tree is what `install` installs. A step is skipped when its inputs have not changed; plain `cargo build` and
 //! `cargo test` always work without any of this.
 
+mod bench;
 mod check;
 mod files;
 mod install;
@@ -55,6 +56,8 @@ enum Task {
         #[arg(long = "with", value_name = "NAME")]
         with: Vec<String>,
     },
+    /// Measure starts, memory and throughput in the lab; write docs/benchmarks.md.
+    Bench,
     /// Run a command (or a shell) in the nested machine that has a true /dev/kvm.
     Lab(lab::LabArgs),
     /// Build the initramfs, the default image and the scratch disk.
@@ -88,6 +91,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test { filter } => test::test(&places, filter.as_deref()),
         Task::Check => check::check(&places).map(|()| ExitCode::SUCCESS),
         Task::Kernel { with } => kernel::task(&places, &with).map(|()| ExitCode::SUCCESS),
+        Task::Bench => bench::bench(&places),
         Task::Lab(args) => lab::task(&places, args),
         Task::Rootfs => stage::rootfs(&places).map(|()| ExitCode::SUCCESS),
         Task::Install { prefix } => install::install(&places, &prefix).map(|()| ExitCode::SUCCESS),

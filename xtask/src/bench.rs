@@ -1,0 +1,118 @@
+//! `cargo xtask bench`: runs tests/bench in the lab and writes docs/benchmarks.md.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::files;
+use crate::lab::{self, Disk, Job, Lab};
+use crate::places::{Places, Program};
+use crate::stage;
+use crate::step::{Outcome, Steps};
+
+const PROGRAM: Program = Program { name: "dewar-bench", package: "dewar-bench", is_static: true };
+const PAGE: &str = "docs/benchmarks.md";
+/// What stands above the tables.
+const HEAD: &str = include_str!("bench.md");
+/// A part of the program, whether it wants instructions counted, and the title of its table.
+const PARTS: [(&str, bool, &str); 2] = [
+    ("start", true, "Starts and memory, instructions counted as nanoseconds"),
+    ("bytes", false, "Bytes, in the lab's real time: whoever else uses the machine shows"),
+];
+const LAB_MIB: u32 = 6144;
+const LAB_CPUS: u32 = 2;
+
+/// One figure: what it is, its unit, one value a run.
+#[derive(Debug, PartialEq)]
+struct Figure {
+    name: String,
+    unit: String,
+    values: Vec<f64>,
+}
+
+pub fn bench(places: &Places) -> Result<ExitCode> {
+    let mut steps = Steps::new(places, stage::STEPS + lab::STEPS + 1)?;
+    stage::stage(&mut steps, places)?;
+    let lab = lab::prepare(&mut steps, places)?;
+    let mut program = OsString::new();
+    steps.run("measuring program", |step| {
+        program = stage::build_program(step, places, &PROGRAM)?.into();
+        Ok(Outcome::Done)
+    })?;
+    let mut page = HEAD.to_owned();
+    for (part, deterministic, title) in PARTS {
+        let figures = run(places, &lab, part, deterministic, &program)?;
+        write!(page, "\n## {title}\n{}", table(&figures))?;
+    }
+    let target = places.root.join(PAGE);
+    files::replace(&target, |file| std::io::Write::write_all(file, page.as_bytes()))
+        .with_context(|| format!("Failed to write {PAGE}"))?;
+    println!("\n{page}\nWritten to {PAGE}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(places: &Places, lab: &Lab, part: &str, deterministic: bool, program: &OsString) -> Result<Vec<Figure>> {
+    eprintln!("\nmeasuring: {part} …");
+    let ended = lab.run(&Job {
+        deterministic,
+        smp: LAB_CPUS,
+        memory_mib: LAB_MIB,
+        disks: vec![Disk { from: places.stage.clone(), at: "/opt/dewar".into() }],
+        files: vec![program.into()],
+        env: vec!["DEWAR_ENGINE=kvm".into()],
+        command: vec!["/run/lab/dewar-bench".into(), part.into()],
+        out: None,
+    })?;
+    ensure!(ended.code == 0, "The measuring program failed with code {}", ended.code);
+    let text = String::from_utf8_lossy(&ended.output);
+    let figures: Vec<Figure> = text.lines().filter_map(parse).collect();
+    ensure!(!figures.is_empty(), "The measuring program measured nothing");
+    let log = places.logs().join(format!("bench-{part}.tsv"));
+    fs::write(&log, &*text).with_context(|| format!("Failed to write {}", log.display()))?;
+    Ok(figures)
+}
+
+/// A line of the program's output; others are somebody else's.
+fn parse(line: &str) -> Option<Figure> {
+    let mut columns = line.split('\t');
+    let (name, unit, values) = (columns.next()?.to_owned(), columns.next()?.to_owned(), columns.next()?);
+    let values = values.split(' ').map(|value| value.parse().ok()).collect::<Option<Vec<f64>>>()?;
+    Some(Figure { name, unit, values })
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut text = "\n| Figure | Median | Least | Most | Runs | Unit |\n|---|--:|--:|--:|--:|---|\n".to_owned();
+    for Figure { name, unit, values } in figures {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { continue };
+        let median = median(&sorted);
+        let row = format!("| {name} | **{median:.2}** | {least:.2} | {most:.2} | {} | {unit} |\n", sorted.len());
+        text.push_str(&row);
+    }
+    text
+}
+
+/// Of values in order.
+fn median(sorted: &[f64]) -> f64 {
+    let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { f64::midpoint(at(half.saturating_sub(1)), at(half)) } else { at(half) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_become_rows() {
+        let figure = parse("crun run\tms\t16.000 15.500 15.700 18.000").unwrap();
+        let text = table(&[figure]);
+        assert!(text.ends_with("\n| crun run | **15.85** | 15.50 | 18.00 | 4 | ms |\n"), "{text}");
+        assert_eq!(parse("some words"), None);
+        assert_eq!(parse("a\tb\tc"), None);
+    }
+}
