@@ -15,7 +15,7 @@ use crate::{Error, ResultExt};
 /// Kernel command line of a guest on our VMM. `reboot=k`: the VMM's keyboard controller port resets.
 /// The rest is timed in kernel-config/README.md.
 const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 reboot=k tsc=reliable no_timer_check random.trust_cpu=on \
-                       noreplace-smp";
+                       noreplace-smp percpu_alloc=page rcupdate.rcu_expedited=1";
 
 pub(super) struct Kvm {
     pub(super) program: PathBuf,

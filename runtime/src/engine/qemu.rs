@@ -19,7 +19,8 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// Debian's package of it.
 pub(super) const PACKAGE: &str = "qemu-system-x86";
 /// `reboot=t`: polling for a keyboard controller would cost 650,000 port reads. The rest is timed in kernel-config/README.md.
-const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 reboot=t random.trust_cpu=on no_timer_check noreplace-smp";
+const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 reboot=t random.trust_cpu=on no_timer_check noreplace-smp \
+                       percpu_alloc=page rcupdate.rcu_expedited=1";
 
 /// Where it is, when it is on PATH.
 #[must_use]
