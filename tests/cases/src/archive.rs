@@ -168,7 +168,26 @@ impl Layout {
 
 /// As images name blobs: `sha256:` and hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
-    let digits: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    shown(Sha256::digest(bytes).as_slice())
+}
+
+/// The same of more bytes than should be in memory.
+///
+/// # Errors
+/// Those of reading.
+pub fn digest_of(mut bytes: impl Read) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match bytes.read(&mut chunk)? {
+            0 => return Ok(shown(hash.finalize().as_slice())),
+            n => hash.update(&chunk[..n]),
+        }
+    }
+}
+
+fn shown(hash: &[u8]) -> String {
+    let digits: String = hash.iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{digits}")
 }
 

@@ -1,5 +1,7 @@
 //! A blob that is not the one its digest names, and a layer that is not the one its image means, are refused.
 
+use std::slice::from_ref;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::archive::{Layer, Layout, digest, gzip};
@@ -11,7 +13,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
     host.dewar(&["load", "-q"]).finish()?.exits(1)?;
     let before = files_below(root.path());
     let layer = Layer::default().file("a", 0o644, b"content")?.finish()?;
-    let right = Layout::new("right:case", &[layer.clone()])?;
+    let right = Layout::new("right:case", from_ref(&layer))?;
 
     // Every blob in turn: the configuration, the layer, the manifest. The length stays.
     for at in 1..=3 {
@@ -35,7 +37,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
         let wrong = Layout::with_diff_ids("wrong:case", &[blob], vec![other.clone()])?.to_tar()?;
         host.dewar(&["load", "-q"]).input(wrong).finish()?.exits(1)?.complains(&other)?;
     }
-    let wrong = Layout::with_diff_ids("wrong:case", &[layer.clone()], vec![])?.to_tar()?;
+    let wrong = Layout::with_diff_ids("wrong:case", from_ref(&layer), vec![])?.to_tar()?;
     host.dewar(&["load", "-q"]).input(wrong).finish()?.exits(1)?.complains("layers")?;
     ensure!(files_below(root.path()) == before, "files are left: {:?}", files_below(root.path()));
 

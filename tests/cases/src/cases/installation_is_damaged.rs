@@ -1,0 +1,39 @@
+//! A part of the installation that is missing is named, and a broken one ends the start with a sentence and the console.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use crate::{Host, Outcome, own_stage};
+
+pub fn run(host: &Host) -> Result<Outcome> {
+    let dir = tempfile::Builder::new().prefix("dw").tempdir()?;
+    let root = tempfile::Builder::new().prefix("dw").tempdir()?;
+    let archive = host.stage.join("lib/dewar/busybox.tar").display().to_string();
+    let host = own_stage(&host.with_root(root.path()), dir.path())?;
+    host.dewar(&["load", "-q", "-i", &archive]).finish()?.success()?;
+    let lib = dir.path().join("lib/dewar");
+    for part in ["vmlinux", "initramfs.cpio", "scratch.ext4"] {
+        let (there, away) = (lib.join(part), lib.join("away"));
+        fs::rename(&there, &away)?;
+        host.run(&[], &["true"])?.exits(125)?.complains(part)?.complains("missing")?;
+        host.nothing_left()?;
+        let doctor = host.dewar(&["doctor"]).finish()?;
+        ensure!(doctor.exits(1)?.text().contains(part), "{}", doctor.text());
+        fs::rename(&away, &there)?;
+    }
+    let initramfs = lib.join("initramfs.cpio");
+    let whole = fs::read(&initramfs)?;
+    fs::remove_file(&initramfs)?;
+    for broken in [&b""[..], &[0x5a; 4096], &whole[..whole.len() / 2]] {
+        fs::write(&initramfs, broken)?;
+        let run = host.run(&[], &["true"])?;
+        // The kernel's own words, from the console.
+        run.exits(125)?.complains("panic")?;
+        host.nothing_left()?;
+    }
+    fs::write(&initramfs, &whole)?;
+    host.run(&[], &["true"])?.success()?;
+    host.nothing_left()?;
+    Ok(Outcome::Passed)
+}
