@@ -78,7 +78,12 @@ fn build_agent(step: &mut Step, places: &Places) -> Result<Outcome> {
     // Its own target directory: other flags in the same one would rebuild the world at every turn.
     let mut command = cargo(places);
     command.args(["build", "--release", "--package", "dewar-agent", "--target", TARGET, "--target-dir"]);
-    command.arg(places.target.join("agent")).env("RUSTFLAGS", AGENT_RUSTFLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command
+        .arg(places.target.join("agent"))
+        .env("RUSTFLAGS", AGENT_RUSTFLAGS)
+        // Every byte of it is copied twice at each start.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
     step.command_with_progress(&mut command, cargo_progress())?;
     Ok(if before.is_some() && before == modified(&agent) { Outcome::UpToDate } else { Outcome::Done })
 }
