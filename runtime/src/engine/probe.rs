@@ -4,12 +4,17 @@
 //! host and is cached with the boot's id; whether this user may open the device is asked anew each time.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use dewar_vmm_api::ProbeVerdict;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Paths, ResultExt};
+
+/// Bytes of a verdict.
+const MAX_VERDICT: u64 = 64 << 10;
 
 /// The finding.
 #[derive(Debug, Clone)]
@@ -74,12 +79,7 @@ pub fn probe(paths: &Paths) -> Result<Probe, Error> {
         return Ok(Probe { verdict });
     }
     let program = paths.bin.join("dewar-vmm");
-    let output = Command::new(&program)
-        .arg("probe")
-        .output()
-        .kind(ErrorKind::Machine, || format!("Cannot run {} probe", program.display()))?;
-    let verdict: ProbeVerdict = serde_json::from_slice(&output.stdout)
-        .kind(ErrorKind::Machine, || format!("{} probe gave no verdict", program.display()))?;
+    let verdict = ask(&program)?;
     if matches!(verdict, ProbeVerdict::Real { .. } | ProbeVerdict::Emulated { .. }) {
         // Without a cache the next start probes again: slower by a few milliseconds, not wrong.
         if let Ok(text) = serde_json::to_vec(&Cached { boot, verdict: verdict.clone() }) {
@@ -88,6 +88,20 @@ pub fn probe(paths: &Paths) -> Result<Probe, Error> {
         }
     }
     Ok(Probe { verdict })
+}
+
+/// The prober answers in one line and then ends, which takes it some tens of milliseconds that nobody here waits for.
+fn ask(program: &Path) -> Result<ProbeVerdict, Error> {
+    let failed = || format!("Cannot run {} probe", program.display());
+    let mut command = Command::new(program);
+    command.arg("probe").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().kind(ErrorKind::Machine, failed)?;
+    let mut line = Vec::new();
+    let read = child.stdout.take().map(|out| BufReader::new(out.take(MAX_VERDICT)).read_until(b'\n', &mut line));
+    let reaper = std::thread::Builder::new().name("probe".into());
+    reaper.spawn(move || child.wait()).kind(ErrorKind::Machine, failed)?;
+    read.transpose().kind(ErrorKind::Machine, failed)?;
+    serde_json::from_slice(&line).kind(ErrorKind::Machine, || format!("{} probe gave no verdict", program.display()))
 }
 
 fn parse(text: &[u8]) -> Result<Cached, ()> {
