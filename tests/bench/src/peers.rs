@@ -17,7 +17,8 @@ use crate::{RUNS, report};
 /// What `dewar run` gives a container without a limit.
 const MEMORY_MIB: u64 = 512;
 /// Of the runtime's engines; what is left out makes no difference to a boot without devices.
-const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 tsc=reliable no_timer_check random.trust_cpu=on noreplace-smp";
+const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 tsc=reliable no_timer_check random.trust_cpu=on noreplace-smp \
+                       percpu_alloc=page rcupdate.rcu_expedited=1";
 
 pub fn measure() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/root").context("cannot make a folder")?;
