@@ -1,5 +1,7 @@
 //! A process in the guest as its supervisor sees it: streams, who is attached to them, and how it ended.
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -68,7 +70,11 @@ impl StreamPlan {
         let connect =
             |id: Option<StreamId>| id.map(|id| connect_vsock(vsock, STREAM_PORT, &id.0.to_le_bytes())).transpose();
         let (stdin, stdout, stderr) = (connect(self.stdin)?, connect(self.stdout)?, connect(self.stderr)?);
+        // Kept to end the pumps of a process that did not come to be.
+        let copies: std::io::Result<Vec<UnixStream>> =
+            [&stdin, &stdout, &stderr].into_iter().flatten().map(UnixStream::try_clone).collect();
         let process = Process {
+            guest: copies.context(|| "Cannot duplicate a stream".into())?,
             stdin: stdin.map(|s| Arc::new(StdinTarget::new(s))),
             stdout: Arc::new(Sinks::new(self.foreground)),
             stderr: Arc::new(Sinks::new(self.foreground)),
@@ -95,6 +101,7 @@ fn new_stream_id() -> StreamId {
 
 #[derive(Debug)]
 pub(super) struct Process {
+    guest: Vec<UnixStream>,
     stdin: Option<Arc<StdinTarget>>,
     stdout: Arc<Sinks>,
     stderr: Arc<Sinks>,
@@ -119,6 +126,15 @@ impl Process {
             pump_input(fd, Arc::clone(target), once)?;
         }
         Ok(())
+    }
+
+    /// Ends the streams of a process that did not come to be: the guest never claims them, so that nobody else would, and
+    /// who reads the attached ends would wait for ever.
+    pub(super) fn abandon(&self) {
+        for stream in &self.guest {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.wait_output();
     }
 
     /// Waits until all output has been delivered.

@@ -253,9 +253,13 @@ fn exec(sandbox: &Arc<Sandbox>, spec: Vec<u8>, user: UserSpec, plan: StreamPlan)
     let request = ExecProcess { process, spec, stdio: plan.stdio(), user };
     let starting = sandbox.agent.begin(Request::Exec(Box::new(request)))?;
     let process = Arc::new(plan.connect(&sandbox.vsock)?);
-    match starting.wait()? {
-        Reply::Created { .. } => {}
-        other => return Err(unexpected(&other)),
+    let started = starting.wait().and_then(|reply| match reply {
+        Reply::Created { .. } => Ok(()),
+        other => Err(unexpected(&other)),
+    });
+    if let Err(error) = started {
+        process.abandon();
+        return Err(error);
     }
     lock(&sandbox.execs).insert(id.clone(), Arc::clone(&process));
     let (for_waiter, exec_id) = (Arc::clone(sandbox), id.clone());

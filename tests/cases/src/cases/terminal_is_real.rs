@@ -14,8 +14,8 @@ pub fn run(host: &Host) -> Result<Outcome> {
     terminal.resize(44, 88)?;
     terminal.type_text("trap 'stty size' WINCH; until stty size | grep -q '44 88'; do sleep 0.1; done; echo got it\n")?;
     terminal.expect("\ngot it")?;
-    terminal.type_text("sleep 1000\n")?;
-    terminal.expect("sleep 1000")?;
+    terminal.type_text("echo up; sleep 1000\n")?;
+    terminal.expect("\nup")?;
     terminal.type_text("\u{3}")?;
     terminal.expect("# ")?;
     terminal.type_text("exit 6\n")?;
