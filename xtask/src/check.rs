@@ -25,7 +25,9 @@ pub fn check(places: &Places) -> Result<()> {
     })?;
     steps.run("documentation", |step| {
         let mut command = cargo(places);
-        command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        command
+            .args(["doc", "--document-private-items", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings");
         step.command_with_progress(&mut command, cargo_progress())?;
         Ok(Outcome::Done)
     })?;

@@ -1,8 +1,8 @@
 //! Engines: what runs a machine.
 //!
-//! [`Engine::start`] gives a running [`Machine`]. Two exist: [`kvm`], our VMM on hardware virtualization, and [`qemu`], the
+//! [`Engine::start`] gives a running [`Machine`]. Two exist: `kvm`, our VMM on hardware virtualization, and `qemu`, the
 //! same guest on QEMU's emulation with our device code behind vhost-user. What an engine cannot do answers
-//! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+//! [`ErrorKind::Unsupported`].
 
 mod kvm;
 mod probe;

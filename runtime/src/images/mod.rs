@@ -1,7 +1,7 @@
 //! Images: where they come from and where they are kept.
 //!
-//! [`Store`] keeps images as a list of layers, each an EROFS file ready to be mounted; [`load`] fills it from archives and
-//! folders, and [`pull`] from registries. All of it is hostile input: [`tarball`] and [`erofs`] turn a layer into a file system
+//! [`Store`] keeps images as a list of layers, each an EROFS file ready to be mounted; [`load()`] fills it from archives and
+//! folders, and [`pull()`] from registries. All of it is hostile input: [`tarball`] and [`erofs`] turn a layer into a file system
 //! without the host ever seeing one of its paths.
 //!
 //! Everything here is synchronous and may be called from any thread; processes that share a store keep out of each other's

@@ -2,8 +2,8 @@
 //!
 //! It owns the machine (which dies with it), the connection to the guest's agent, the pumps between the guest's streams
 //! and whoever is attached, the log, and the exit status. Its main thread starts the machine and waits for the end; other
-//! threads serve control connections ([`server`]), read the agent's replies ([`agent`]) and pump one stream each
-//! ([`streams`]). It trusts nothing that comes from the guest.
+//! threads serve control connections (`server`), read the agent's replies (`agent`) and pump one stream each
+//! (`streams`). It trusts nothing that comes from the guest.
 
 mod agent;
 mod boot;

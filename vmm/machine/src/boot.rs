@@ -117,7 +117,7 @@ pub fn load_initrd(
     Ok(range)
 }
 
-/// What [`write`] needs to know of the machine.
+/// What [`write()`] needs to know of the machine.
 pub struct BootInfo<'a> {
     pub ram: &'a RamLayout,
     pub kernel: &'a LoadedKernel,

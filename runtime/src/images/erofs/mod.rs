@@ -12,7 +12,7 @@
 //! inodes           breadth first, each followed by its attributes, chunk map and inline tail
 //! ```
 //!
-//! File contents go straight to the output; only the tree stays in memory ([`tree`]), within [`Limits`]. The stream is
+//! File contents go straight to the output; only the tree stays in memory (`tree`), within [`Limits`]. The stream is
 //! hostile: no path of the host but the output's is touched, and the same stream always gives the same image.
 //!
 //! Format: Linux `Documentation/filesystems/erofs.rst` and the on-disk definitions of 6.1; whiteouts: OCI image

@@ -2,7 +2,7 @@
 //!
 //! A profile is rules with conditions (`includes`, `excludes`) on the architecture, the container's capabilities and the
 //! kernel's version; they are decided here, so that the guest gets the plain list of the OCI specification. The kernel
-//! is the guest's. The default profile is written as such rules in [`table`].
+//! is the guest's. The default profile is written as such rules in `table`.
 
 mod profile;
 mod table;
