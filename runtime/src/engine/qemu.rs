@@ -42,13 +42,13 @@ impl Qemu {
         command.arg("serve").arg("--vsock-cid").arg("3").arg("--vsock-path").arg(spec.vsock_path());
         command.arg("--vsock-socket").arg(spec.dir.join("vhost-vsock.sock"));
         for disk in &spec.disks {
-            let mut text = format!("socket={},id={}", disk_socket(spec.dir, disk.id).display(), disk.id);
+            let mut text = format!("socket={},id={}", quote(&disk_socket(spec.dir, disk.id)), disk.id);
             if disk.read_only {
                 text.push_str(",ro");
             }
             for file in &disk.files {
                 text.push_str(",file=");
-                text.push_str(&file.to_string_lossy());
+                text.push_str(&quote(file));
             }
             command.arg("--disk").arg(text);
         }
@@ -146,7 +146,7 @@ fn disk_socket(dir: &Path, id: &str) -> PathBuf {
     dir.join(format!("vhost-{id}.sock"))
 }
 
-/// In QEMU's option syntax a comma in a value is doubled.
+/// In QEMU's option syntax, and in that of `dewar-vmm serve`, a comma in a value is doubled.
 fn quote(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
