@@ -11,10 +11,10 @@ use tar::EntryType;
 use crate::archive::{Layout, digest_of, header};
 use crate::{Host, Mounted, Outcome, files_below};
 
-const SIZE: u64 = 96 << 20;
+const SIZE: u64 = 32 << 20;
 
 pub fn run(host: &Host) -> Result<Outcome> {
-    let Some(disk) = Mounted::tmpfs("48m")? else {
+    let Some(disk) = Mounted::tmpfs("20m")? else {
         return Ok(Outcome::Skipped("only root can mount a small filesystem".into()));
     };
     let host = host.with_root(disk.path());
