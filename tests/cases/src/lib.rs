@@ -154,9 +154,22 @@ pub fn main(cases: Vec<Case>) -> ! {
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || run_case(&case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Ok(root) = shared_root() {
+        remove_everything(root);
         let _ = std::fs::remove_dir_all(root);
     }
     conclusion.exit()
+}
+
+/// A case that failed may have left machines running under names that nobody chose.
+fn remove_everything(root: &Path) {
+    let listed = context("end", root.to_path_buf()).and_then(|host| {
+        let ids = host.dewar(&["ps", "-a", "-q"]).finish()?.text();
+        let args: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.split_whitespace()).collect();
+        if args.len() > 2 { host.dewar(&args).finish().map(drop) } else { Ok(()) }
+    });
+    if let Err(error) = listed {
+        eprintln!("cannot clean up {}: {error:#}", root.display());
+    }
 }
 
 fn run_case(case: &Case) -> Result<Completion, Failed> {
