@@ -105,7 +105,9 @@ impl Sandbox {
             return Err(Error::new(ErrorKind::State, format!("Container {name} {text}")));
         }
         let container = self.container_id();
-        self.call_done(if paused { Request::Pause { container } } else { Request::Resume { container } })?;
+        let request = if paused { Request::Pause { container } } else { Request::Resume { container } };
+        // The state is locked meanwhile: a guest that does not answer must not hold up a stop.
+        self.agent.call_for(request, KILL_SECONDS)?;
         state.status = to;
         self.container.write_state(&state)?;
         Ok(ControlReply::Done)
