@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -44,6 +44,11 @@ impl Process {
         let pid = pid.ok_or_else(|| Error::new(ErrorKind::Internal, "A child process has no valid id"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(|| format!("Cannot watch {program}"))?;
         Ok(Self { child, pidfd, status: None })
+    }
+
+    /// The reading end of the child's standard output, when that was piped.
+    pub(super) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -91,8 +96,12 @@ pub(super) fn tail(path: &Path, limit: u64) -> String {
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
+    printable(&read().unwrap_or_default())
+}
+
+/// Bytes that the guest wrote as text that cannot steer a terminal.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
     text.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).collect()
 }
 

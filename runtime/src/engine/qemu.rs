@@ -3,13 +3,18 @@
 //! vsock and disks are our own device code: `dewar-vmm serve` offers them over vhost-user, so that a device is written
 //! once. Guest memory is a shared memfd, which vhost-user needs.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use super::process::{Ended, Process, describe, tail};
+use dewar_vmm_api::SERIAL_KEPT;
+
+use super::process::{Ended, Process, describe, printable, tail};
 use super::tsc::TscRate;
 use super::{Engine, EngineChoice, Machine, MachineSpec};
 use crate::{Error, ErrorKind, ResultExt};
@@ -18,6 +23,8 @@ use crate::{Error, ErrorKind, ResultExt};
 pub const QEMU: &str = "qemu-system-x86_64";
 /// Debian's package of it.
 pub(super) const PACKAGE: &str = "qemu-system-x86";
+/// Bytes of the console that an error's text is taken from.
+const CONSOLE_SHOWN: usize = 4096;
 /// `reboot=t`: polling for a keyboard controller would cost 650,000 port reads. The rest is timed in kernel-config/README.md.
 const CMDLINE: &str = "console=ttyS0 loglevel=3 panic=-1 reboot=t random.trust_cpu=on no_timer_check noreplace-smp \
                        percpu_alloc=page rcupdate.rcu_expedited=1";
@@ -55,9 +62,11 @@ impl Qemu {
         command.arg("--ready-fd").arg(ready_writer.as_raw_fd().to_string());
         let stderr = File::create(errors).context(|| format!("Cannot write {}", errors.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let process = Process::spawn(&mut command)?;
+        let mut process = Process::spawn(&mut command)?;
         drop(ready_writer);
         wait_ready(ready).kind(ErrorKind::Machine, || {
+            // It closes the pipe as it ends: only then its last words are all there.
+            process.wait();
             format!("The device server did not start: {}", tail(errors, 2048).trim_end())
         })?;
         Ok(process)
@@ -91,7 +100,8 @@ impl Qemu {
             .arg(spec.initrd)
             .args(["-append", cmdline])
             .args(["-device", "isa-debug-exit,iobase=0x501,iosize=0x01", "-device", "virtio-rng-device"])
-            .args(["-chardev", &format!("file,id=serial,path={}", quote(&spec.serial_log()))])
+            // Standard output, but not as "stdio", which would hang the port up at the end of standard input.
+            .args(["-chardev", "file,id=serial,path=/proc/self/fd/1"])
             .args(["-serial", "chardev:serial"]);
         // QEMU gives the microvm's virtio-mmio slots to devices in their order here, and the kernel finds the slots in
         // ascending order: the first disk becomes the first.
@@ -114,9 +124,10 @@ impl Engine for Qemu {
         let backend = self.start_backend(spec, &spec.dir.join("vmm.log"))?;
         let stderr = File::create(&errors).context(|| format!("Cannot write {}", errors.display()))?;
         let mut command = self.command(spec, &cmdline(spec.vcpus, tsc.khz()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let process = Process::spawn(&mut command)?;
-        Ok(Box::new(QemuMachine { process, backend, vsock: spec.vsock_path(), serial: spec.serial_log(), errors }))
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let mut process = Process::spawn(&mut command)?;
+        let console = Console::keep(process.take_stdout())?;
+        Ok(Box::new(QemuMachine { process, backend, vsock: spec.vsock_path(), console, errors }))
     }
 
     fn choice(&self) -> EngineChoice {
@@ -155,8 +166,47 @@ struct QemuMachine {
     process: Process,
     backend: Process,
     vsock: PathBuf,
-    serial: PathBuf,
+    console: Console,
     errors: PathBuf,
+}
+
+/// The last bytes of the guest's serial console: a thread reads them all, so that a flood costs no file and no memory.
+struct Console {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Console {
+    fn keep(source: Option<ChildStdout>) -> Result<Self, Error> {
+        let mut source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "QEMU has no standard output"))?;
+        let kept = Arc::new(Mutex::new(VecDeque::new()));
+        let filled = Arc::clone(&kept);
+        let read = move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = source.read(&mut buffer) {
+                let mut kept = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(buffer.iter().take(n));
+                let excess = kept.len().saturating_sub(SERIAL_KEPT);
+                kept.drain(..excess);
+            }
+        };
+        let reader = std::thread::Builder::new().name("console".into()).spawn(read);
+        let reader = reader.context(|| "Cannot start a thread".into())?;
+        Ok(Self { kept, reader: Some(reader) })
+    }
+
+    /// Waits for what QEMU wrote before it ended.
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+
+    fn tail(&self) -> String {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let last: Vec<u8> = kept.iter().skip(kept.len().saturating_sub(CONSOLE_SHOWN)).copied().collect();
+        printable(&last)
+    }
 }
 
 impl Machine for QemuMachine {
@@ -173,6 +223,7 @@ impl Machine for QemuMachine {
         let status = self.process.wait();
         self.backend.kill();
         self.backend.wait();
+        self.console.finish();
         // isa-debug-exit: value * 2 + 1.
         let power_off = i32::from(dewar_protocol::EXIT_POWER_OFF) * 2 + 1;
         let reason = match status.and_then(|s| s.code()) {
@@ -190,7 +241,7 @@ impl Machine for QemuMachine {
     }
 
     fn console_tail(&self) -> String {
-        tail(&self.serial, 4096)
+        self.console.tail()
     }
 }
 
@@ -207,5 +258,16 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_does_not_become_an_option() {
         assert_eq!(quote(Path::new("/tmp/a,share=off/b")), "/tmp/a,,share=off/b");
+    }
+
+    #[test]
+    fn a_flooded_console_keeps_its_end_and_no_more() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "head -c 300000 /dev/zero; echo the end"]).stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command).expect("starts");
+        let mut console = Console::keep(process.take_stdout()).expect("reads");
+        console.finish();
+        assert_eq!(console.kept.lock().expect("whole").len(), SERIAL_KEPT);
+        assert_eq!(console.tail(), "the end\n");
     }
 }
