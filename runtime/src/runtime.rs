@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use dewar_protocol::{GuestFile, UserSpec, WindowSize};
 
-use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Status, Writable};
+use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Writable};
 use crate::control::{Client, Streams, now_ns};
 use crate::engine::EngineChoice;
 use crate::images::{Image, Store};
@@ -171,15 +171,6 @@ impl Runtime {
             return Ok(());
         }
         container.remove_files()
-    }
-
-    /// Image ids that containers use.
-    ///
-    /// # Errors
-    /// When the containers cannot be listed.
-    pub fn used_images(&self) -> Result<Vec<(String, Status)>, Error> {
-        let all = self.containers().list()?;
-        Ok(all.into_iter().filter_map(|c| Some((c.config.image.id.clone(), c.state().ok()?.status))).collect())
     }
 }
 
