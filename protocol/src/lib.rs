@@ -23,13 +23,18 @@ pub use frame::{FrameDecoder, FrameError, encode, read_frame, write_frame};
 pub use message::*;
 
 /// Version of this contract. Host and guest refuse to talk when it differs.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First bytes of [`Hello`].
 pub const MAGIC: [u8; 8] = *b"dewarRPC";
 /// Vsock port on the host that the agent connects to.
 pub const RPC_PORT: u32 = 1024;
 /// Vsock port in the guest that the host connects to for each stream.
 pub const STREAM_PORT: u32 = 1025;
+/// Tag of the one virtio-fs device of a sandbox. Its root holds one entry (directory or file) for each thing that the host
+/// shares; entries come and go while the machine runs.
+pub const SHARED_TAG: &str = "dewar";
+/// Where the agent mounts it, when a container first needs it.
+pub const SHARED_DIR: &str = "/run/dewar/shared";
 /// Largest frame in bytes, both directions.
 pub const MAX_FRAME: usize = 4 << 20;
 /// x86 I/O port whose byte write ends the machine in an orderly way (QEMU: `isa-debug-exit`). Value: [`EXIT_POWER_OFF`].

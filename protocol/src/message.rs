@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use crate::SHARED_DIR;
+
 /// First frame of the agent on the RPC connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -115,6 +118,20 @@ pub struct CreateContainer {
     pub files: Vec<GuestFile>,
     /// Runs the agent's own minimal init as the container's PID 1, with the command as its child (`--init`).
     pub init: bool,
+    /// Namespaces of another container of this sandbox that it joins: these take the place of the paths that the
+    /// specification's namespaces may have.
+    pub joins: Vec<Join>,
+    /// JSON of the OCI runtime specification's state, as startContainer hooks read it.
+    pub hook_state: Vec<u8>,
+}
+
+/// A namespace that a container shares with another one of its sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The OCI type: `network`, `ipc`, `uts`, `pid`, `user`, `cgroup`, `time`, `mount`.
+    pub namespace: String,
+    /// Id of a container whose init has not ended.
+    pub container: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +158,9 @@ pub enum UserSpec {
 pub enum Rootfs {
     /// An overlay of EROFS layers, lowest first, that lie one behind the other on one read-only disk.
     Layers { disk: u8, layers: Vec<Extent>, upper: Upper },
+    /// A directory of the host, by an absolute path beneath [`SHARED_DIR`]. Bind mounts of the specification have sources
+    /// beneath the same directory.
+    Shared { path: String },
 }
 
 /// A byte range of a disk; both multiples of 4096.

@@ -306,6 +306,8 @@ mod tests {
             user: UserSpec::Spec,
             files: Vec::new(),
             init: false,
+            joins: Vec::new(),
+            hook_state: Vec::new(),
         }
     }
 

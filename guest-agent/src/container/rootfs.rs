@@ -103,7 +103,9 @@ impl Rootfs {
     }
 
     fn build(&mut self, disks: &mut Disks, request: &CreateContainer, shift: Option<&Shift>) -> Result<()> {
-        let Wanted::Layers { disk, layers, upper } = &request.rootfs;
+        let Wanted::Layers { disk, layers, upper } = &request.rootfs else {
+            return Err(Failure::unsupported("Shared root filesystems are not supported yet"));
+        };
         check_layers(layers)?;
         let names = ["l", "u", "f", "root"];
         for name in names {

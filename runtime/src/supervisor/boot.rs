@@ -131,6 +131,8 @@ fn create_request(container: &Container, spec: Vec<u8>, plan: &StreamPlan) -> Re
         user: config.user.clone(),
         files: config.files.clone(),
         init: config.init,
+        joins: Vec::new(),
+        hook_state: Vec::new(),
     }))
 }
 
