@@ -1,8 +1,9 @@
-//! Root filesystems: read-only layers on a disk, stacked by overlayfs with a writable one.
+//! Root filesystems: read-only layers on a disk, stacked by overlayfs with a writable one, or a directory that the host
+//! shares.
 //!
 //! Everything of one container lies under `/c/ID`: `l/N` its layers (the highest is 0), `u` the writable filesystem,
 //! `f/N` its files, `root` the whole. The layers of a disk are made partitions of it, so that the kernel probes one
-//! device however many there are.
+//! device however many there are. A shared directory is `root` as it is, with the owners that the host sees.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +16,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dewar_protocol::{CreateContainer, Extent, GuestFile, Rootfs as Wanted, Upper};
+use dewar_protocol::{CreateContainer, ErrorKind, Extent, GuestFile, Rootfs as Wanted, Upper};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount},
     process::chdir,
 };
 
+use super::shared::Shared;
 use crate::{
     error::{Doing, Failure, Result},
     sys::{
@@ -36,6 +38,13 @@ pub const BASE: &str = "/c";
 const ALIGNMENT: u64 = 4096;
 /// What the kernel allows: 255 partitions of a disk.
 const MAX_LAYERS: usize = 255;
+
+/// What root filesystems are made of.
+#[derive(Debug, Default)]
+pub struct Storage {
+    pub disks: Disks,
+    pub shared: Shared,
+}
 
 /// Which layers are partitions of which disk, and how many containers use each.
 #[derive(Debug, Default)]
@@ -91,24 +100,19 @@ impl Root {
 
 impl Rootfs {
     /// Mounts everything. What was mounted before a failure is unmounted again.
-    pub fn mount(disks: &mut Disks, request: &CreateContainer, shift: Option<&Shift>) -> Result<Self> {
+    pub fn mount(storage: &mut Storage, request: &CreateContainer, shift: Option<&Shift>) -> Result<Self> {
         let mut rootfs = Self { base: Path::new(BASE).join(&request.id), mounted: Vec::new(), layers: Vec::new() };
-        match rootfs.build(disks, request, shift) {
+        match rootfs.build(storage, request, shift) {
             Ok(()) => Ok(rootfs),
             Err(failure) => {
-                rootfs.unmount(disks);
+                rootfs.unmount(&mut storage.disks);
                 Err(failure)
             }
         }
     }
 
-    fn build(&mut self, disks: &mut Disks, request: &CreateContainer, shift: Option<&Shift>) -> Result<()> {
-        let Wanted::Layers { disk, layers, upper } = &request.rootfs else {
-            return Err(Failure::unsupported("Shared root filesystems are not supported yet"));
-        };
-        check_layers(layers)?;
-        let names = ["l", "u", "f", "root"];
-        for name in names {
+    fn build(&mut self, storage: &mut Storage, request: &CreateContainer, shift: Option<&Shift>) -> Result<()> {
+        for name in ["l", "u", "f", "root"] {
             let path = self.base.join(name);
             fs::create_dir_all(&path).doing(|| format!("Making {} failed", path.display()))?;
         }
@@ -116,10 +120,23 @@ impl Rootfs {
             let path = self.base.join("f").join(number.to_string());
             write_file(&path, file, shift).doing(|| format!("Writing the content of {} failed", file.path))?;
         }
+        match &request.rootfs {
+            Wanted::Layers { disk, layers, upper } => {
+                check_layers(layers)?;
+                self.mount_layers(&mut storage.disks, (*disk, layers), shift)?;
+                self.mount_upper(upper, shift)?;
+                self.stack(layers.len())
+            }
+            Wanted::Shared { path } => self.mount_shared(&mut storage.shared, Path::new(path)),
+        }
+    }
+
+    fn mount_layers(&mut self, disks: &mut Disks, of: (u8, &[Extent]), shift: Option<&Shift>) -> Result<()> {
+        let (disk, layers) = of;
         // The first directory of an overlay is its highest layer.
         for (number, extent) in layers.iter().rev().enumerate() {
-            let device = disks.acquire(*disk, *extent, layers.len() == 1)?;
-            self.layers.push((*disk, *extent));
+            let device = disks.acquire(disk, *extent, layers.len() == 1)?;
+            self.layers.push((disk, *extent));
             let target = self.base.join("l").join(number.to_string());
             fs::create_dir_all(&target).doing(|| format!("Making {} failed", target.display()))?;
             self.mount_one(&device, &target, "erofs", MountFlags::RDONLY, "")
@@ -129,8 +146,17 @@ impl Rootfs {
                     .doing(|| format!("Shifting the ids of the layer at byte {} failed", extent.offset))?;
             }
         }
-        self.mount_upper(upper, shift)?;
-        self.stack(layers.len())
+        Ok(())
+    }
+
+    fn mount_shared(&mut self, shared: &mut Shared, path: &Path) -> Result<()> {
+        let tree = shared.tree(path, true)?;
+        let target = self.base.join("root");
+        // It fails for what is no directory.
+        move_mount(&tree, "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .doing_as(ErrorKind::Invalid, || format!("Mounting the root filesystem {} failed", path.display()))?;
+        self.mounted.push(target);
+        Ok(())
     }
 
     fn mount_one(

@@ -106,10 +106,10 @@ impl Server {
         let mut plan = Plan::from_request(request)?;
         stdio::check(&request.stdio)?;
         let shift = spawn::shift(&plan.namespaces)?;
-        let mut rootfs = Some(Rootfs::mount(&mut self.disks, request, shift.as_ref())?);
+        let mut rootfs = Some(Rootfs::mount(&mut self.storage, request, shift.as_ref())?);
         let made = self.create_on(call, request, &mut plan, &mut rootfs);
         if let Some(rootfs) = rootfs {
-            rootfs.unmount(&mut self.disks);
+            rootfs.unmount(&mut self.storage.disks);
         }
         made
     }

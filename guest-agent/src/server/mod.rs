@@ -31,7 +31,7 @@ use self::{
     streams::{Claim, Streams},
 };
 use crate::{
-    container::{rootfs::Disks, stdio::Direction},
+    container::{rootfs::Storage, stdio::Direction},
     error::{Doing, Result},
     sys::{signal, vsock},
 };
@@ -49,7 +49,7 @@ pub struct Server {
     pumps: BTreeMap<u64, Pump>,
     /// Pumps that can go on without an event.
     ready: VecDeque<u64>,
-    disks: Disks,
+    storage: Storage,
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<u64, Process>,
     /// The last number given to a process, a pump or a connection.
@@ -78,7 +78,7 @@ impl Server {
             streams: Streams::default(),
             pumps: BTreeMap::new(),
             ready: VecDeque::new(),
-            disks: Disks::default(),
+            storage: Storage::default(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_number: 0,

@@ -290,7 +290,7 @@ impl Server {
             self.streams.forget(*number);
             self.processes.remove(number);
         }
-        container.rootfs.unmount(&mut self.disks);
+        container.rootfs.unmount(&mut self.storage.disks);
         container.cgroup.remove().doing(|| format!("Removing the cgroup of {id} failed"))
     }
 }

@@ -48,7 +48,7 @@ impl Server {
             return false;
         }
         for (_, container) in std::mem::take(&mut self.containers) {
-            container.rootfs.unmount(&mut self.disks);
+            container.rootfs.unmount(&mut self.storage.disks);
         }
         rustix::fs::sync();
         if let Some(closing) = &mut self.closing {
