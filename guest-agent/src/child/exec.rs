@@ -40,9 +40,9 @@ impl Exec<'_> {
 
     fn start(&self) -> Result<Infallible> {
         // First: in the container's namespaces its processes may be able to look at this one.
-        let init = leave_agent(self.stdio, self.report, Some(self.init))?;
+        let init = leave_agent(self.stdio, self.report, &[self.init])?;
         let failed = || "Entering the container's namespaces failed".to_owned();
-        let init = init.ok_or_else(|| Failure::state(failed()))?;
+        let init = init.first().ok_or_else(|| Failure::state(failed()))?;
         process::set_namespaces(init, self.namespaces).doing(failed)?;
         if self.user_namespace {
             credentials::become_root()?;

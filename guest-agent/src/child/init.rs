@@ -1,6 +1,10 @@
 //! The first process of a container, from its birth in new namespaces to its command.
 
-use std::{convert::Infallible, os::fd::BorrowedFd, path::Path};
+use std::{
+    convert::Infallible,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
     mount::{UnmountFlags, unmount},
@@ -16,6 +20,7 @@ use super::{
 };
 use crate::{
     container::{
+        mounts::Source,
         plan::Plan,
         rootfs::{Root, Rootfs},
         stdio::ChildStdio,
@@ -28,6 +33,8 @@ use crate::{
 pub struct Init<'a> {
     pub plan: &'a Plan,
     pub rootfs: &'a Rootfs,
+    /// Detached mounts, one for each that shows something of the host, in their order.
+    pub shared: &'a [OwnedFd],
     pub stdio: &'a ChildStdio,
     pub report: BorrowedFd<'a>,
 }
@@ -40,7 +47,8 @@ impl Init<'_> {
 
     fn start(&self) -> Result<Infallible> {
         let plan = self.plan;
-        leave_agent(self.stdio, self.report, None)?;
+        let keep: Vec<_> = self.shared.iter().map(AsFd::as_fd).collect();
+        let shared = leave_agent(self.stdio, self.report, &keep)?;
         if plan.namespaces.user {
             report::wait_go()?;
             credentials::become_root()?;
@@ -51,7 +59,7 @@ impl Init<'_> {
             process::unshare(libc::CLONE_NEWCGROUP).doing(|| "Making the cgroup namespace failed".into())?;
         }
         let root = self.own_root()?;
-        self.furnish(&root)?;
+        self.furnish(&root, &shared)?;
         let who = credentials::look_up(root.fd(), &plan.process)?;
         if matches!(self.stdio, ChildStdio::Terminal) {
             terminal::attach(root.fd(), true)?;
@@ -82,7 +90,7 @@ impl Init<'_> {
     }
 
     /// Mounts, devices, names and settings: everything that makes the place what the specification says.
-    fn furnish(&self, root: &Root) -> Result<()> {
+    fn furnish(&self, root: &Root, shared: &[BorrowedFd<'_>]) -> Result<()> {
         let plan = self.plan;
         if plan.namespaces.network {
             network::loopback_up().doing(|| "Bringing up the loopback interface failed".into())?;
@@ -96,7 +104,11 @@ impl Init<'_> {
         for (path, value) in &plan.sysctls {
             std::fs::write(path, value).doing(|| format!("Writing {value:?} to {} failed", path.display()))?;
         }
-        plan.mounts.iter().try_for_each(|mount| mounts::make(root, mount))?;
+        let mut shared = shared.iter().copied();
+        for mount in &plan.mounts {
+            let given = matches!(mount.source, Source::Shared { .. }).then(|| shared.next()).flatten();
+            mounts::make(root, mount, given)?;
+        }
         devices::populate(root.fd(), &plan.devices, plan.namespaces.user)?;
         let cwd = &plan.process.cwd;
         paths::ensure(root.fd(), cwd, Missing::Directory)

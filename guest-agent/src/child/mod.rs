@@ -5,6 +5,7 @@
 //! hostile image and are resolved with openat2(2) inside the container's root ([`paths`]).
 
 pub mod command;
+pub mod copy_up;
 pub mod credentials;
 pub mod devices;
 pub mod exec;
@@ -17,7 +18,7 @@ pub mod terminal;
 
 use std::{
     convert::Infallible,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -40,43 +41,44 @@ pub fn in_child() -> bool {
 /// The report socket's number in every child. Lower numbers are the standard streams.
 const REPORT: i32 = 3;
 
-/// Where `leave_agent` puts what it is asked to keep.
+/// Where `leave_agent` puts what it is asked to keep, one behind the other.
 const KEPT: i32 = 4;
 
-/// Leaves the agent behind: only the standard streams, the report socket and what is to be `kept` (until execve) stay
-/// open, signals are as a new program expects them. Answers the kept descriptor.
+/// Leaves the agent behind: only the standard streams, the report socket and what is to be kept (until execve) stay
+/// open, signals are as a new program expects them. Answers the kept descriptors, in their order.
 fn leave_agent(
     stdio: &ChildStdio,
     report: BorrowedFd<'_>,
-    keep: Option<BorrowedFd<'_>>,
-) -> Result<Option<BorrowedFd<'static>>> {
+    keep: &[BorrowedFd<'_>],
+) -> Result<Vec<BorrowedFd<'static>>> {
     IN_CHILD.store(true, Ordering::Relaxed);
     let failed = || "Handing descriptors to the process failed".to_owned();
-    // Out of the way first: what goes to 0..=3 may itself lie there.
-    let report = process::copy_above(report, 16).doing(failed)?;
-    let keep = keep.map(|fd| process::copy_above(fd, 16)).transpose().doing(failed)?;
+    let end = i32::try_from(keep.len()).ok().and_then(|count| KEPT.checked_add(count));
+    let end = end.ok_or_else(|| Failure::invalid("The container has too many mounts"))?;
+    // Out of the way first: what goes to the numbers below may itself lie there.
+    let away = |fd: BorrowedFd<'_>| process::copy_above(fd, end.max(16)).doing(failed);
+    let report = away(report)?;
+    let keep: Vec<OwnedFd> = keep.iter().map(|fd| away(*fd)).collect::<Result<_>>()?;
     let streams = match stdio {
         ChildStdio::Terminal => None,
         ChildStdio::Streams(streams) => {
-            let [input, output, errors] = streams.each_ref().map(|fd| process::copy_above(fd.as_fd(), 16));
-            Some([input.doing(failed)?, output.doing(failed)?, errors.doing(failed)?])
+            let [input, output, errors] = streams.each_ref().map(|fd| away(fd.as_fd()));
+            Some([input?, output?, errors?])
         }
     };
     for (number, stream) in (0..).zip(streams.iter().flatten()) {
         process::place_descriptor(stream, number, false).doing(failed)?;
     }
     process::place_descriptor(&report, REPORT, true).doing(failed)?;
-    let kept = match &keep {
-        Some(fd) => {
-            process::place_descriptor(fd, KEPT, true).doing(failed)?;
-            // SAFETY: the descriptor has just been put there, and nothing in this child closes it.
-            Some(unsafe { BorrowedFd::borrow_raw(KEPT) })
-        }
-        None => None,
-    };
+    let mut kept = Vec::with_capacity(keep.len());
+    for (number, fd) in (KEPT..).zip(&keep) {
+        process::place_descriptor(fd, number, true).doing(failed)?;
+        // SAFETY: the descriptor has just been put there, and nothing in this child closes it.
+        kept.push(unsafe { BorrowedFd::borrow_raw(number) });
+    }
     // What `close_from` closes must not be dropped later.
     std::mem::forget((report, streams, keep));
-    process::close_from(if kept.is_some() { 5 } else { 4 }).doing(failed)?;
+    process::close_from(end.cast_unsigned()).doing(failed)?;
     signal::reset(libc::SIGPIPE);
     signal::block_only(&[]).doing(|| "Resetting the signal mask failed".into())?;
     Ok(kept)

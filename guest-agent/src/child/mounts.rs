@@ -5,8 +5,9 @@ use std::{
     path::Path,
 };
 
+use dewar_protocol::ErrorKind;
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, fstat, openat},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -14,44 +15,128 @@ use rustix::{
     },
 };
 
-use super::paths::{self, Missing};
+use super::{
+    copy_up,
+    paths::{self, Missing},
+};
 use crate::{
     container::{
-        mounts::{Change, Mount, Source},
+        mounts::{self as wanted, Change, Mount, Source},
         rootfs::Root,
     },
-    error::{Doing, Result},
+    error::{Doing, Failure, Result},
     sys::mount::{Attributes, set_attributes},
 };
 
-/// Makes one mount of the specification.
-pub fn make(root: &Root, mount: &Mount) -> Result<()> {
+const READ_ONLY: wanted::Attributes = wanted::Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
+
+/// Makes one mount of the specification. `given`: the detached mount, where the agent has it.
+pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result<()> {
     let failed = || format!("Mounting {} failed", mount.target.display());
-    let (tree, missing) = match &mount.source {
-        Source::Filesystem { kind, name, options } => {
-            (filesystem(kind, name, options).doing(failed)?, Missing::Directory)
+    match &mount.source {
+        Source::Filesystem { kind, name, options, copy_up } => {
+            let target = paths::ensure(root.fd(), &mount.target, Missing::Directory).doing(failed)?;
+            if matches!(*kind, "proc" | "sysfs") {
+                ordinary(root, &mount.target)?;
+            }
+            let mut options = options.clone();
+            if *kind == "tmpfs" && options.iter().all(|(key, _)| key != "mode") {
+                let mode = fstat(&target).doing(failed)?.st_mode & 0o7777;
+                options.push(("mode".into(), Some(format!("{mode:o}"))));
+            }
+            let (tree, whole) = filesystem_or_guest_s(kind, name, &options, failed)?;
+            if *copy_up {
+                copy_up::copy(target.as_fd(), tree.as_fd())
+                    .doing(|| format!("Copying what lies at {} to its tmpfs failed", mount.target.display()))?;
+            }
+            attach(&tree, target.as_fd()).doing(failed)?;
+            let change = mount.change;
+            let change = if whole { Change { tree: change.top, ..change } } else { change };
+            self::change(&tree, change).doing(failed)
         }
         Source::File { number } => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            (open_tree(CWD, root.file(*number), flags).doing(failed)?, Missing::File)
+            let tree = open_tree(CWD, root.file(*number), flags).doing(failed)?;
+            bound(root, mount, tree.as_fd()).doing(failed)
         }
-    };
-    let target = paths::ensure(root.fd(), &mount.target, missing).doing(failed)?;
-    attach(&tree, target.as_fd()).doing(failed)?;
-    change(&tree, mount.change).doing(failed)
-}
-
-fn filesystem(kind: &str, name: &str, options: &[(String, Option<String>)]) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", name)?;
-    for (key, value) in options {
-        match value {
-            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
-            None => fsconfig_set_flag(&context, key.as_str())?,
+        Source::Shared { .. } => {
+            let tree = given.ok_or_else(|| Failure::invalid(failed()))?;
+            bound(root, mount, tree).doing(failed)
         }
     }
-    fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+fn bound(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> std::io::Result<()> {
+    let missing = if paths::is_directory(tree)? { Missing::Directory } else { Missing::File };
+    let target = paths::ensure(root.fd(), &mount.target, missing)?;
+    attach(tree, target.as_fd())?;
+    change(tree, mount.change)
+}
+
+/// A link to elsewhere would leave the container without the filesystem where programs look for it.
+fn ordinary(root: &Root, target: &Path) -> Result<()> {
+    match paths::open(root.fd(), target, OFlags::PATH | OFlags::NOFOLLOW).and_then(paths::is_directory) {
+        Ok(true) => Ok(()),
+        _ => Err(Failure::invalid(format!("{} of the root filesystem is not an ordinary directory", target.display()))),
+    }
+}
+
+/// A new instance, or where a user namespace may not have one, the guest's own; whether it is that.
+fn filesystem_or_guest_s(
+    kind: &str,
+    name: &str,
+    options: &[(String, Option<String>)],
+    failed: impl Fn() -> String,
+) -> Result<(OwnedFd, bool)> {
+    let guest_s = match kind {
+        "sysfs" => Some("/sys"),
+        "cgroup2" => Some("/sys/fs/cgroup"),
+        _ => None,
+    };
+    match (filesystem(kind, name, options), guest_s) {
+        (Err(Refusal { errno: Errno::PERM, .. }), Some(path)) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let own = openat(CWD, path, flags, Mode::empty()).doing(&failed)?;
+            Ok((copy(own.as_fd(), true).doing(failed)?, true))
+        }
+        (Err(refusal), _) => {
+            let kind = if refusal.errno == Errno::INVAL { ErrorKind::Invalid } else { ErrorKind::Internal };
+            Err(refusal).doing_as(kind, failed)
+        }
+        (Ok(tree), _) => Ok((tree, false)),
+    }
+}
+
+/// Why the kernel makes no filesystem, in its own words where it has any.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{errno}", words.as_ref().map(|words| format!("{words}: ")).unwrap_or_default())]
+struct Refusal {
+    errno: Errno,
+    words: Option<String>,
+}
+
+fn filesystem(kind: &str, name: &str, options: &[(String, Option<String>)]) -> std::result::Result<OwnedFd, Refusal> {
+    let plain = |errno| Refusal { errno, words: None };
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain)?;
+    let explained = |errno| Refusal { errno, words: words_of(&context) };
+    fsconfig_set_string(&context, "source", name).map_err(explained)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(&context, key.as_str()),
+        }
+        .map_err(explained)?;
+    }
+    fsconfig_create(&context).map_err(explained)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(plain)
+}
+
+/// The first message of a filesystem context: a letter for its weight, a space, and the text.
+fn words_of(context: &OwnedFd) -> Option<String> {
+    let mut message = [0_u8; 256];
+    let length = rustix::io::read(context, &mut message).ok()?;
+    let text = message.get(2..length)?;
+    Some(String::from_utf8_lossy(text).trim_end().to_owned())
 }
 
 fn attach(tree: impl AsFd, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -59,11 +144,18 @@ fn attach(tree: impl AsFd, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 fn change(tree: impl AsFd, change: Change) -> std::io::Result<()> {
-    if change.set == 0 && change.clear == 0 && change.propagation == 0 {
-        return Ok(());
-    }
-    let attributes = Attributes { set: change.set, clear: change.clear, propagation: change.propagation, userns_fd: 0 };
-    set_attributes(tree, change.recursive, &attributes)
+    let attributes = |attributes: wanted::Attributes| Attributes {
+        set: attributes.set,
+        clear: attributes.clear,
+        ..Attributes::default()
+    };
+    let propagation = Attributes { propagation: change.propagation, ..Attributes::default() };
+    let steps =
+        [(attributes(change.tree), true), (attributes(change.top), false), (propagation, change.propagation_recursive)];
+    steps
+        .iter()
+        .filter(|(step, _)| (step.set, step.clear, step.propagation) != (0, 0, 0))
+        .try_for_each(|(step, recursive)| set_attributes(tree.as_fd(), *recursive, step))
 }
 
 /// Changes the root mount itself.
@@ -97,8 +189,7 @@ pub fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         other => other.doing(failed)?,
     };
     let tree = copy(target.as_fd(), true).doing(failed)?;
-    let read_only = Change { set: libc::MOUNT_ATTR_RDONLY, recursive: true, ..Change::default() };
-    change(&tree, read_only).doing(failed)?;
+    change(&tree, Change { tree: READ_ONLY, ..Change::default() }).doing(failed)?;
     attach(&tree, target.as_fd()).doing(failed)
 }
 
@@ -123,7 +214,7 @@ pub fn mask(root: BorrowedFd<'_>, masked: &[std::path::PathBuf]) -> Result<()> {
         let tree =
             filesystem("tmpfs", "tmpfs", &[("size".into(), Some("0".into())), ("mode".into(), Some("0555".into()))])
                 .doing(failed)?;
-        change(&tree, Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() }).doing(failed)?;
+        change(&tree, Change { top: READ_ONLY, ..Change::default() }).doing(failed)?;
         attach(&tree, target.as_fd()).doing(failed)?;
         empty = Some(tree);
     }

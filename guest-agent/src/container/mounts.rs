@@ -1,9 +1,10 @@
 //! Mounts of the specification, read and checked in the agent (OCI runtime specification, "Mounts").
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime;
 
+use super::shared;
 use crate::error::{Failure, Result};
 
 /// A mount that can be made.
@@ -19,22 +20,35 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A new instance of a filesystem of the guest's kernel. `name`: what the list of mounts shows as its source.
-    Filesystem { kind: String, name: String, options: Vec<(String, Option<String>)> },
+    /// `copy_up`: begins with what lies at the target.
+    Filesystem { kind: &'static str, name: String, options: Vec<(String, Option<String>)>, copy_up: bool },
     /// One of the files that came with the container.
     File { number: usize },
+    /// A directory or file of the host, beneath the shared mount; `recursive`: with what is mounted there.
+    Shared { path: PathBuf, recursive: bool },
 }
 
 /// Attributes of a mount to change, as in mount_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Change {
+    /// Of the mount itself.
+    pub top: Attributes,
+    /// Of the mount and all below it.
+    pub tree: Attributes,
+    /// MS_SHARED and the like, or 0.
+    pub propagation: u64,
+    pub propagation_recursive: bool,
+}
+
+/// Attributes to set and to clear (MOUNT_ATTR_*).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
     pub set: u64,
     pub clear: u64,
-    pub propagation: u64,
-    pub recursive: bool,
 }
 
 /// Filesystems a container may ask for, and what the kernel calls them.
-const FILESYSTEMS: [(&str, &str); 7] = [
+const FILESYSTEMS: [(&str, &str); 8] = [
     ("proc", "proc"),
     ("sysfs", "sysfs"),
     ("tmpfs", "tmpfs"),
@@ -42,29 +56,62 @@ const FILESYSTEMS: [(&str, &str); 7] = [
     ("mqueue", "mqueue"),
     ("cgroup", "cgroup2"),
     ("cgroup2", "cgroup2"),
+    ("ramfs", "ramfs"),
 ];
 
 impl Mount {
     /// Reads one mount. `files`: the absolute paths of the files that came with the container.
     pub fn from_spec(mount: &runtime::Mount, files: &[PathBuf]) -> Result<Self> {
         let target = absolute(mount.destination())?;
+        if !target.components().any(|part| matches!(part, Component::Normal(_))) {
+            return Err(Failure::invalid("A mount over the root of the container is not possible"));
+        }
         let mut change = Change::default();
         let mut rest = Vec::new();
         let mut bind = mount.typ().as_deref() == Some("bind");
+        // As with mount(8), the type alone binds nothing below.
+        let mut recursive = false;
         for option in mount.options().iter().flatten() {
             match option.as_str() {
-                "bind" | "rbind" => bind = true,
-                "defaults" | "" => {}
+                "bind" => bind = true,
+                "rbind" => (bind, recursive) = (true, true),
+                // The last two are about the kernel's log.
+                "defaults" | "" | "silent" | "loud" => {}
+                "idmap" | "ridmap" => return Err(id_mapped(&target)),
+                "remount" => {
+                    let refused = format!("The mount of {} cannot be one that changes another", target.display());
+                    return Err(Failure::unsupported(refused));
+                }
                 other if change.apply(other) => {}
                 other => rest.push(other),
             }
         }
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Failure::unsupported(format!("The mount of {} has id mappings", target.display())));
+        let mappings = [mount.uid_mappings(), mount.gid_mappings()];
+        if mappings.into_iter().flatten().any(|mappings| !mappings.is_empty()) {
+            return Err(id_mapped(&target));
         }
-        let source = if bind { file(&target, files, &rest)? } else { filesystem(mount, &target, &rest)? };
+        let source = if bind {
+            match bound(mount, recursive, files)? {
+                source if rest.is_empty() => source,
+                _ => return Err(unknown_option(&target, &rest)),
+            }
+        } else {
+            filesystem(mount, &target, &rest)?
+        };
         Ok(Self { source, target, change })
     }
+}
+
+fn id_mapped(target: &Path) -> Failure {
+    Failure::unsupported(format!(
+        "The mount of {} has id mappings, which no filesystem that this guest shares or makes can have",
+        target.display()
+    ))
+}
+
+fn unknown_option(target: &Path, options: &[&str]) -> Failure {
+    let option = options.first().copied().unwrap_or_default();
+    Failure::invalid(format!("The mount option {option:?} of {} is not one of a bind mount", target.display()))
 }
 
 impl Change {
@@ -72,17 +119,17 @@ impl Change {
     pub fn apply(&mut self, option: &str) -> bool {
         let plain = option.strip_prefix('r').filter(|rest| ATTRIBUTES.iter().any(|(name, ..)| name == rest));
         if let Some((_, set, clear)) = ATTRIBUTES.iter().find(|(name, ..)| *name == plain.unwrap_or(option)) {
+            let attributes = if plain.is_some() { &mut self.tree } else { &mut self.top };
             // The kernel refuses to set what it is also asked to clear; the last option counts.
-            self.set = self.set & !clear | set;
-            self.clear = self.clear & !set | clear;
-            self.recursive |= plain.is_some();
+            attributes.set = attributes.set & !clear | set;
+            attributes.clear = attributes.clear & !set | clear;
             return true;
         }
         let Some((_, propagation, recursive)) = PROPAGATION.iter().find(|(name, ..)| *name == option) else {
             return false;
         };
         self.propagation = *propagation;
-        self.recursive |= recursive;
+        self.propagation_recursive = *recursive;
         true
     }
 }
@@ -130,17 +177,15 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(absolute)
 }
 
-fn file(target: &Path, files: &[PathBuf], rest: &[&str]) -> Result<Source> {
-    if let Some(option) = rest.first() {
-        return Err(Failure::unsupported(format!(
-            "The mount option {option:?} of {} is not supported",
-            target.display()
-        )));
+/// What a bind mount shows: a file that came with the container, or something that the host shares.
+fn bound(mount: &runtime::Mount, recursive: bool, files: &[PathBuf]) -> Result<Source> {
+    let target = absolute(mount.destination())?;
+    if let Some(number) = files.iter().position(|path| *path == target) {
+        return Ok(Source::File { number });
     }
-    let number = files.iter().position(|path| path == target).ok_or_else(|| {
-        Failure::unsupported(format!("{} would be bound from the host, which is not supported yet", target.display()))
-    })?;
-    Ok(Source::File { number })
+    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    shared::beneath(source)?;
+    Ok(Source::Shared { path: source.to_owned(), recursive })
 }
 
 fn filesystem(mount: &runtime::Mount, target: &Path, rest: &[&str]) -> Result<Source> {
@@ -148,23 +193,25 @@ fn filesystem(mount: &runtime::Mount, target: &Path, rest: &[&str]) -> Result<So
     let (_, kind) = FILESYSTEMS.iter().find(|(name, _)| *name == asked).ok_or_else(|| {
         Failure::unsupported(format!("{} is of type {asked:?}, which is not supported", target.display()))
     })?;
-    if rest.contains(&"tmpcopyup") {
-        return Err(Failure::unsupported(format!(
-            "The mount option tmpcopyup of {} is not supported",
-            target.display()
-        )));
+    let copy_up = rest.contains(&"tmpcopyup");
+    if copy_up && *kind != "tmpfs" {
+        return Err(Failure::invalid(format!("The mount option tmpcopyup of {} needs a tmpfs", target.display())));
     }
-    let options = rest
-        .iter()
-        // devpts is always a new instance; the option is of older kernels.
-        .filter(|option| **option != "newinstance")
-        .map(|option| match option.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => ((*option).to_owned(), None),
-        })
-        .collect();
-    let name = mount.source().as_ref().and_then(|source| source.to_str()).unwrap_or(kind);
-    Ok(Source::Filesystem { kind: (*kind).to_owned(), name: name.to_owned(), options })
+    let text = |value: &str| if value.contains('\0') { Err(null_byte(target)) } else { Ok(value.to_owned()) };
+    let mut options = Vec::new();
+    // devpts is always a new instance; the option is of older kernels.
+    for option in rest.iter().filter(|option| !["newinstance", "tmpcopyup"].contains(option)) {
+        options.push(match option.split_once('=') {
+            Some((key, value)) => (text(key)?, Some(text(value)?)),
+            None => (text(option)?, None),
+        });
+    }
+    let name = text(mount.source().as_ref().and_then(|source| source.to_str()).unwrap_or(kind))?;
+    Ok(Source::Filesystem { kind, name, options, copy_up })
+}
+
+fn null_byte(target: &Path) -> Failure {
+    Failure::invalid(format!("An option of the mount of {} holds a null byte", target.display()))
 }
 
 #[cfg(test)]
@@ -185,34 +232,63 @@ mod tests {
         )
         .expect("valid");
         let options = vec![("mode".into(), Some("1777".into())), ("size".into(), Some("65536k".into()))];
-        assert_eq!(tmpfs.source, Source::Filesystem { kind: "tmpfs".into(), name: "shm".into(), options });
-        assert_eq!(tmpfs.change.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV);
-        assert_eq!(tmpfs.change.clear, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(tmpfs.source, Source::Filesystem { kind: "tmpfs", name: "shm".into(), options, copy_up: false });
+        assert_eq!(tmpfs.change.top.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV);
+        assert_eq!(tmpfs.change.top.clear, libc::MOUNT_ATTR_RDONLY);
     }
 
     #[test]
     fn access_times_are_one_field() {
         let mut change = Change::default();
         assert!(change.apply("noatime") && change.apply("relatime"));
-        assert_eq!(change.clear, libc::MOUNT_ATTR__ATIME);
-        assert_eq!(change.set & libc::MOUNT_ATTR__ATIME, 0);
+        assert_eq!(change.top.clear, libc::MOUNT_ATTR__ATIME);
+        assert_eq!(change.top.set & libc::MOUNT_ATTR__ATIME, 0);
     }
 
     #[test]
     fn recursive_options_and_propagation_are_known() {
         let mut change = Change::default();
-        assert!(change.apply("rro") && change.recursive && change.set == libc::MOUNT_ATTR_RDONLY);
-        assert!(change.apply("rslave") && change.propagation == libc::MS_SLAVE);
+        assert!(change.apply("rro") && change.tree.set == libc::MOUNT_ATTR_RDONLY);
+        assert!(change.apply("noexec") && change.top.set == libc::MOUNT_ATTR_NOEXEC);
+        assert_eq!(change.tree.set, libc::MOUNT_ATTR_RDONLY, "only what says so is recursive");
+        assert!(change.apply("rslave") && change.propagation == libc::MS_SLAVE && change.propagation_recursive);
         assert!(!change.apply("size=1"));
     }
 
     #[test]
-    fn only_files_that_came_with_the_container_are_bound() {
+    fn every_filesystem_and_copying_up() {
+        let source = |kind: &str, options: &str| {
+            mount(&format!(r#"{{"destination":"/m","type":"{kind}","options":[{options}]}}"#)).map(|m| m.source)
+        };
+        for (name, kernel) in FILESYSTEMS {
+            let name_shown = kernel.to_owned();
+            let expected = Source::Filesystem { kind: kernel, name: name_shown, options: Vec::new(), copy_up: false };
+            assert_eq!(source(name, "").expect("valid"), expected);
+        }
+        assert!(matches!(source("tmpfs", r#""tmpcopyup""#), Ok(Source::Filesystem { copy_up: true, .. })));
+        assert!(source("proc", r#""tmpcopyup""#).is_err());
+        assert!(source("tmpfs", r#""size=1\u0000""#).is_err());
+        assert!(source("tmpfs", r#""remount""#).is_err());
+    }
+
+    #[test]
+    fn files_that_came_with_the_container_and_what_the_host_shares_are_bound() {
         let hosts = mount(r#"{"destination":"/etc/hosts","type":"bind","source":"/x","options":["rbind","ro"]}"#);
         assert_eq!(hosts.expect("valid").source, Source::File { number: 0 });
+        let source = |options: &str| {
+            let json = format!(r#"{{"destination":"/data","source":"/run/dewar/shared/1","options":[{options}]}}"#);
+            mount(&json).map(|mount| mount.source).map_err(|failure| failure.kind)
+        };
+        let shared = |recursive| Source::Shared { path: "/run/dewar/shared/1".into(), recursive };
+        assert_eq!(source(r#""bind""#), Ok(shared(false)));
+        assert_eq!(source(r#""rbind","rw","rprivate""#), Ok(shared(true)));
+        assert_eq!(source(r#""rbind","size=1""#), Err(ErrorKind::Invalid));
+        assert_eq!(source(r#""rbind","idmap""#), Err(ErrorKind::Unsupported));
         let other = mount(r#"{"destination":"/data","source":"/x","options":["bind"]}"#);
-        assert_eq!(other.expect_err("refused").kind, ErrorKind::Unsupported);
+        assert_eq!(other.expect_err("refused").kind, ErrorKind::Invalid);
         let disk = mount(r#"{"destination":"/data","type":"ext4","source":"/dev/vda"}"#);
         assert_eq!(disk.expect_err("refused").kind, ErrorKind::Unsupported);
+        let root = mount(r#"{"destination":"/.","type":"tmpfs"}"#);
+        assert_eq!(root.expect_err("refused").kind, ErrorKind::Invalid);
     }
 }

@@ -260,12 +260,9 @@ fn root_change(linux: &Linux, read_only: bool) -> Result<Change> {
     if change.propagation == libc::MS_PRIVATE {
         change = Change::default();
     }
+    // Of the root alone, and not of what is mounted in it.
     if read_only {
-        change.set |= libc::MOUNT_ATTR_RDONLY;
-        // mount_setattr changes the attributes of a whole tree or of one mount: here of the root alone.
-        if change.recursive {
-            return Err(Failure::unsupported("A read-only root with recursive propagation is not supported"));
-        }
+        change.top.set |= libc::MOUNT_ATTR_RDONLY;
     }
     Ok(change)
 }
@@ -327,7 +324,7 @@ mod tests {
         assert_eq!(plan.namespaces.born_with(), flags);
         assert_eq!(plan.sysctls, [(PathBuf::from("/proc/sys/net/ipv4/ip_forward"), "1".to_owned())]);
         assert_eq!((plan.devices[0].major, plan.devices[0].minor), (10, 229));
-        assert_eq!(plan.root_change.set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(plan.root_change.top.set, libc::MOUNT_ATTR_RDONLY);
     }
 
     #[test]

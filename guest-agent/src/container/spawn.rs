@@ -37,16 +37,26 @@ pub struct Spawned {
     pub report: OwnedFd,
 }
 
+/// What the first process of a container is made of.
+pub struct Parts<'a> {
+    pub rootfs: &'a Rootfs,
+    /// Detached mounts, one for each mount of the plan that shows something of the host.
+    pub shared: &'a [OwnedFd],
+    pub cgroup: &'a Cgroup,
+    pub stdio: &'a ChildStdio,
+}
+
 /// Makes the first process of a container, in its cgroup and in new namespaces.
-pub fn init(plan: &Plan, rootfs: &Rootfs, cgroup: &Cgroup, stdio: &ChildStdio) -> Result<Spawned> {
+pub fn init(plan: &Plan, parts: &Parts<'_>) -> Result<Spawned> {
     let (ours, theirs) = report::pair().doing(|| "Making a report socket failed".into())?;
     let namespaces = &plan.namespaces;
     let back = if namespaces.time { Some(new_time_namespace(&namespaces.time_offsets)?) } else { None };
     let born_with = u64::try_from(namespaces.born_with()).unwrap_or_default();
     let forked = with_oom_score(plan.process.oom_score_adj, || {
-        let fork = process::fork_into(born_with, Some(cgroup.dir_fd()));
+        let fork = process::fork_into(born_with, Some(parts.cgroup.dir_fd()));
         if matches!(fork, Ok(Fork::Child)) {
-            Init { plan, rootfs, stdio, report: theirs.as_fd() }.run();
+            let Parts { rootfs, shared, stdio, .. } = *parts;
+            Init { plan, rootfs, shared, stdio, report: theirs.as_fd() }.run();
         }
         fork.doing(|| "Making the container's process failed".into())
     });

@@ -1,6 +1,9 @@
 //! The host's calls.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use dewar_protocol::{
     CreateContainer, ErrorKind, ExecProcess, GuestInfo, ProcessRef, Reply, Request, Stdio, WindowSize,
@@ -19,10 +22,11 @@ use crate::{
     cgroup::Cgroup,
     child::report,
     container::{
+        mounts::Source,
         plan::{self, Plan},
         process::ProcessPlan,
         rootfs::Rootfs,
-        spawn::{self, Place},
+        spawn::{self, Parts, Place},
         stdio::{self, Direction},
     },
     error::{Doing, Failure, Result},
@@ -130,7 +134,11 @@ impl Server {
         let cgroup = Cgroup::create(id, plan.resources.as_ref())
             .doing_as(ErrorKind::Invalid, || format!("Limiting the resources of {id} failed"))?;
         let Some(mounted) = rootfs.as_ref() else { return Err(no_container(id)) };
-        let spawned = match spawn::init(plan, mounted, &cgroup, &child_stdio) {
+        let shared = self.shared_mounts(plan);
+        let spawned = shared.and_then(|shared| {
+            spawn::init(plan, &Parts { rootfs: mounted, shared: &shared, cgroup: &cgroup, stdio: &child_stdio })
+        });
+        let spawned = match spawned {
             Ok(spawned) => spawned,
             Err(failure) => {
                 // The failure is the better story than a group that stays behind.
@@ -156,6 +164,15 @@ impl Server {
         let reference = ProcessRef { container: id.clone(), exec: None };
         self.adopt(number, spawned, (reference, Stage::Preparing { call }, request.stdio.clone()), ends);
         Ok(Answer::Later)
+    }
+
+    /// Takes what a container is to see of the host's directories.
+    fn shared_mounts(&mut self, plan: &Plan) -> Result<Vec<OwnedFd>> {
+        let shared = plan.mounts.iter().filter_map(|mount| match &mount.source {
+            Source::Shared { path, recursive } => Some((path, *recursive)),
+            Source::Filesystem { .. } | Source::File { .. } => None,
+        });
+        shared.map(|(path, recursive)| self.storage.shared.tree(path, recursive)).collect()
     }
 
     fn start(&mut self, call: u64, id: &str) -> Result<Answer> {
