@@ -3,12 +3,10 @@
 use std::{
     convert::Infallible,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
 };
 
 use rustix::{
-    mount::{UnmountFlags, unmount},
-    process::{chdir, fchdir, pivot_root, setsid, umask},
+    process::{setsid, umask},
     system::{setdomainname, sethostname},
 };
 
@@ -16,11 +14,12 @@ use super::{
     command::Command,
     credentials, devices, give_up, leave_agent, mounts,
     paths::{self, Missing},
-    reaper, report, terminal,
+    pivot, reaper, report, terminal,
 };
 use crate::{
     container::{
         mounts::Source,
+        namespaces::Whose,
         plan::Plan,
         rootfs::{Root, Rootfs},
         stdio::ChildStdio,
@@ -49,13 +48,17 @@ impl Init<'_> {
         let plan = self.plan;
         let keep: Vec<_> = self.shared.iter().map(AsFd::as_fd).collect();
         let shared = leave_agent(self.stdio, self.report, &keep)?;
-        if plan.namespaces.user {
-            report::wait_go()?;
-            credentials::become_root()?;
+        match plan.namespaces.user {
+            Whose::Own => {
+                report::wait_go()?;
+                credentials::become_root()?;
+            }
+            Whose::Joined => credentials::become_root()?,
+            Whose::Sandbox => {}
         }
         setsid().doing(|| "Making a session failed".into())?;
         umask(rustix::fs::Mode::empty());
-        if plan.namespaces.cgroup {
+        if plan.namespaces.cgroup == Whose::Own {
             process::unshare(libc::CLONE_NEWCGROUP).doing(|| "Making the cgroup namespace failed".into())?;
         }
         let root = self.own_root()?;
@@ -65,7 +68,7 @@ impl Init<'_> {
             terminal::attach(root.fd(), true)?;
         }
         self.seal(&root)?;
-        enter(root.fd())?;
+        pivot(root.fd()).doing(|| "Entering the root filesystem failed".into())?;
         who.own_streams()?;
         who.become_user(&plan.process, plan.seccomp.as_ref())?;
         let command = Command::find(&plan.process.arguments, who.environment(&plan.process))?;
@@ -81,7 +84,7 @@ impl Init<'_> {
     fn own_root(&self) -> Result<Root> {
         let failed = || "Opening the root filesystem failed".to_owned();
         let root = self.rootfs.open().doing(failed)?;
-        if !self.plan.namespaces.user {
+        if self.plan.namespaces.user == Whose::Sandbox {
             return Ok(root);
         }
         // What a user namespace inherits is locked in place, and cannot be pivoted to.
@@ -92,7 +95,7 @@ impl Init<'_> {
     /// Mounts, devices, names and settings: everything that makes the place what the specification says.
     fn furnish(&self, root: &Root, shared: &[BorrowedFd<'_>]) -> Result<()> {
         let plan = self.plan;
-        if plan.namespaces.network {
+        if plan.namespaces.network == Whose::Own {
             network::loopback_up().doing(|| "Bringing up the loopback interface failed".into())?;
         }
         if let Some(name) = &plan.hostname {
@@ -109,7 +112,7 @@ impl Init<'_> {
             let given = matches!(mount.source, Source::Shared { .. }).then(|| shared.next()).flatten();
             mounts::make(root, mount, given)?;
         }
-        devices::populate(root.fd(), &plan.devices, plan.namespaces.user)?;
+        devices::populate(root.fd(), &plan.devices, plan.namespaces.user != Whose::Sandbox)?;
         let cwd = &plan.process.cwd;
         paths::ensure(root.fd(), cwd, Missing::Directory)
             .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
@@ -123,14 +126,4 @@ impl Init<'_> {
         mounts::mask(root.fd(), &plan.masked_paths)?;
         mounts::change_root(root.fd(), plan.root_change)
     }
-}
-
-/// Makes the container's root this process's and lets go of the machine's.
-fn enter(root: BorrowedFd<'_>) -> Result<()> {
-    let failed = || "Entering the root filesystem failed".to_owned();
-    fchdir(root).doing(failed)?;
-    // The old root ends up mounted over the new one, where "." still finds it.
-    pivot_root(".", ".").doing(failed)?;
-    unmount(".", UnmountFlags::DETACH).doing(failed)?;
-    chdir(Path::new("/")).doing(failed)
 }

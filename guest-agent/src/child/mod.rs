@@ -23,6 +23,10 @@ use std::{
 };
 
 use dewar_protocol::ErrorKind;
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::{chdir, fchdir, pivot_root},
+};
 
 use crate::{
     container::stdio::ChildStdio,
@@ -38,6 +42,20 @@ pub fn in_child() -> bool {
     IN_CHILD.load(Ordering::Relaxed)
 }
 
+/// Marks this process as a child of the agent.
+pub fn mark() {
+    IN_CHILD.store(true, Ordering::Relaxed);
+}
+
+/// Makes a directory this process's root and lets go of the old one.
+pub fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    fchdir(root)?;
+    // The old root ends up mounted over the new one, where "." still finds it.
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")
+}
+
 /// The report socket's number in every child. Lower numbers are the standard streams.
 const REPORT: i32 = 3;
 
@@ -51,7 +69,7 @@ fn leave_agent(
     report: BorrowedFd<'_>,
     keep: &[BorrowedFd<'_>],
 ) -> Result<Vec<BorrowedFd<'static>>> {
-    IN_CHILD.store(true, Ordering::Relaxed);
+    mark();
     let failed = || "Handing descriptors to the process failed".to_owned();
     let end = i32::try_from(keep.len()).ok().and_then(|count| KEPT.checked_add(count));
     let end = end.ok_or_else(|| Failure::invalid("The container has too many mounts"))?;

@@ -16,7 +16,10 @@ use rustix::{
 };
 
 use super::REPORT;
-use crate::error::{Doing, Failure, Result};
+use crate::{
+    error::{Doing, Failure, Result},
+    sys::process,
+};
 
 /// What a child says.
 #[derive(Debug)]
@@ -25,12 +28,15 @@ pub enum Message {
     Ready,
     /// The master side of the process's terminal.
     Terminal(OwnedFd),
+    /// A process that was made in the agent's stead, by its pidfd.
+    Process(OwnedFd),
     Failed(Failure),
 }
 
 /// Longest packet.
 const MAX_PACKET: usize = 4096;
 const GO: u8 = b'G';
+const END: u8 = b'K';
 
 /// Both ends of a new report socket: the agent's, non-blocking on its reads, and the child's.
 pub fn pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
@@ -49,29 +55,43 @@ pub(super) fn ready() -> Result<()> {
 }
 
 pub(super) fn failure(failure: &Failure) {
+    failure_to(own_end(), failure);
+}
+
+/// Reports a failure over any report socket.
+pub fn failure_to(socket: impl AsFd, failure: &Failure) {
     let mut packet = vec![b'E', kind_number(failure.kind)];
     packet.extend_from_slice(failure.sentence().as_bytes());
     packet.truncate(MAX_PACKET);
     // The agent sees the end of the child in any case.
-    let _ = send(own_end(), &packet, SendFlags::NOSIGNAL);
+    let _ = send(socket, &packet, SendFlags::NOSIGNAL);
 }
 
 pub(super) fn terminal(master: BorrowedFd<'_>) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(own_end(), &[IoSlice::new(b"T")], &mut control, SendFlags::NOSIGNAL)
-        .doing(|| "Handing the terminal to the agent failed".into())?;
-    Ok(())
+    descriptor(own_end(), b"T", master).doing(|| "Handing the terminal to the agent failed".into())
 }
 
-/// Waits for the agent's next go-ahead. A child whose agent is gone ends here.
+/// Hands the agent a process that was made in its stead.
+pub fn process_to(socket: impl AsFd, pidfd: BorrowedFd<'_>) -> Result<()> {
+    descriptor(socket, b"P", pidfd).doing(|| "Handing the process to the agent failed".into())
+}
+
+fn descriptor(socket: impl AsFd, packet: &[u8], fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Waits for the agent's next go-ahead. A child whose agent is gone ends here, and one that is sent a signal before it is
+/// started ends as if by that signal: as the first process of a PID namespace it would not, since it has no handlers.
 pub(super) fn wait_go() -> Result<()> {
-    let mut byte = [0_u8; 1];
+    let mut packet = [0_u8; 2];
     loop {
-        match recv(own_end(), &mut byte[..], RecvFlags::empty()) {
-            Ok((1, _)) if byte[0] == GO => return Ok(()),
+        match recv(own_end(), &mut packet[..], RecvFlags::empty()) {
+            Ok((1, _)) if packet[0] == GO => return Ok(()),
+            Ok((2, _)) if packet[0] == END => process::exit_now(i32::from(packet[1]).saturating_add(128)),
             Err(Errno::INTR) => {}
             _ => return Err(Failure::state("The container was not started")),
         }
@@ -81,6 +101,11 @@ pub(super) fn wait_go() -> Result<()> {
 /// The agent's go-ahead.
 pub fn go(socket: impl AsFd) -> rustix::io::Result<()> {
     send(socket, &[GO], SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Ends a child that waits for a go-ahead, as if by a signal.
+pub fn end(socket: impl AsFd, signal: u8) -> rustix::io::Result<()> {
+    send(socket, &[END, signal], SendFlags::NOSIGNAL).map(drop)
 }
 
 /// The next message of a child; `None` when it has closed its end. `Err(AGAIN)`: nothing yet.
@@ -102,6 +127,7 @@ pub fn next(socket: impl AsFd) -> rustix::io::Result<Option<Message>> {
         ([], _) => Ok(None),
         ([b'R'], _) => Ok(Some(Message::Ready)),
         ([b'T'], Some(master)) => Ok(Some(Message::Terminal(master))),
+        ([b'P'], Some(pidfd)) => Ok(Some(Message::Process(pidfd))),
         ([b'E', kind, text @ ..], _) => {
             let sentence = String::from_utf8_lossy(text).into_owned();
             Ok(Some(Message::Failed(Failure::new(kind_of(*kind), sentence))))

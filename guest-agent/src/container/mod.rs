@@ -1,10 +1,13 @@
-//! Containers: what they are to be ([`plan`], [`process`], [`mounts`]), what they stand on ([`rootfs`], [`shared`]), their
-//! streams ([`stdio`]), and how their processes are made ([`spawn`]).
+//! Containers: what they are to be ([`plan`], [`process`], [`mounts`], [`namespaces`]), what they stand on ([`rootfs`],
+//! [`shared`], [`sandbox`]), their streams ([`stdio`]), and how their processes are made ([`spawn`], [`usher`]).
 
 pub mod mounts;
+pub mod namespaces;
 pub mod plan;
 pub mod process;
 pub mod rootfs;
+pub mod sandbox;
 pub mod shared;
 pub mod spawn;
 pub mod stdio;
+pub mod usher;

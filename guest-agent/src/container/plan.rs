@@ -8,13 +8,12 @@ use std::{
 };
 
 use dewar_protocol::{CreateContainer, ErrorKind};
-use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec,
-};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxResources, Spec};
 use rustix::fs::FileType;
 
 use super::{
     mounts::{Change, Mount, absolute},
+    namespaces::{Namespaces, Whose},
     process::ProcessPlan,
 };
 use crate::{
@@ -44,24 +43,6 @@ pub struct Plan {
     pub init: bool,
 }
 
-/// New namespaces of a container; there is always a mount namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Namespaces {
-    pub pid: bool,
-    pub network: bool,
-    pub ipc: bool,
-    pub uts: bool,
-    pub cgroup: bool,
-    pub user: bool,
-    pub time: bool,
-    /// Lines of `uid_map`, `gid_map` and `timens_offsets`.
-    pub uid_map: String,
-    pub gid_map: String,
-    pub time_offsets: String,
-    /// The user and group outside that are root inside, where the maps change ids.
-    pub shifted_root: Option<(u32, u32)>,
-}
-
 impl Plan {
     /// Reads a request.
     pub fn from_request(request: &CreateContainer) -> Result<Self> {
@@ -73,8 +54,8 @@ impl Plan {
         refuse_unsupported(&spec, linux)?;
         let files: Vec<PathBuf> =
             request.files.iter().map(|file| absolute(Path::new(&file.path))).collect::<Result<_>>()?;
-        let namespaces = Namespaces::from_spec(linux)?;
-        if request.init && !namespaces.pid {
+        let namespaces = Namespaces::from_spec(linux, &request.joins)?;
+        if request.init && namespaces.pid != Whose::Own {
             return Err(Failure::invalid("An init of the container's own needs a PID namespace"));
         }
         let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
@@ -88,7 +69,7 @@ impl Plan {
             masked_paths: paths(linux.masked_paths().as_deref())?,
             read_only_paths: paths(linux.readonly_paths().as_deref())?,
             root_change: root_change(linux, read_only)?,
-            sysctls: sysctls(linux.sysctl().as_ref(), &namespaces)?,
+            sysctls: sysctls(linux.sysctl().as_ref(), &spec, &namespaces)?,
             seccomp: seccomp.doing_as(ErrorKind::Unsupported, || "The seccomp section cannot be applied".into())?,
             resources: linux.resources().clone(),
             init: request.init,
@@ -121,91 +102,9 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
     }
 }
 
-impl Namespaces {
-    fn from_spec(linux: &Linux) -> Result<Self> {
-        let mut namespaces = Self::default();
-        let mut mount = false;
-        for namespace in linux.namespaces().iter().flatten() {
-            if namespace.path().is_some() {
-                return Err(Failure::unsupported("Joining a namespace by its path is not supported yet"));
-            }
-            *match namespace.typ() {
-                LinuxNamespaceType::Mount => &mut mount,
-                LinuxNamespaceType::Pid => &mut namespaces.pid,
-                LinuxNamespaceType::Network => &mut namespaces.network,
-                LinuxNamespaceType::Ipc => &mut namespaces.ipc,
-                LinuxNamespaceType::Uts => &mut namespaces.uts,
-                LinuxNamespaceType::Cgroup => &mut namespaces.cgroup,
-                LinuxNamespaceType::User => &mut namespaces.user,
-                LinuxNamespaceType::Time => &mut namespaces.time,
-            } = true;
-        }
-        if !mount {
-            return Err(Failure::unsupported("A container without a mount namespace is not supported"));
-        }
-        if namespaces.user {
-            let users = IdMap::from_spec(linux.uid_mappings().as_deref())?;
-            let groups = IdMap::from_spec(linux.gid_mappings().as_deref())?;
-            if users.shifts || groups.shifts {
-                namespaces.shifted_root = Some((users.root, groups.root));
-            }
-            namespaces.uid_map = users.lines;
-            namespaces.gid_map = groups.lines;
-        }
-        for (clock, offset) in linux.time_offsets().iter().flatten() {
-            if !namespaces.time || !matches!(clock.as_str(), "monotonic" | "boottime") {
-                return Err(Failure::invalid(format!("A time offset of {clock:?} cannot be set")));
-            }
-            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
-            namespaces.time_offsets.push_str(&format!("{clock} {seconds} {nanoseconds}\n"));
-        }
-        Ok(namespaces)
-    }
-
-    /// The namespaces that clone3 makes (CLONE_NEW*). The cgroup one is made inside the container's cgroup, the time one
-    /// before the fork.
-    pub fn born_with(&self) -> i32 {
-        self.flags() & !(libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME)
-    }
-
-    /// All of them (CLONE_NEW*).
-    pub fn flags(&self) -> i32 {
-        let optional = [
-            (self.pid, libc::CLONE_NEWPID),
-            (self.network, libc::CLONE_NEWNET),
-            (self.ipc, libc::CLONE_NEWIPC),
-            (self.uts, libc::CLONE_NEWUTS),
-            (self.cgroup, libc::CLONE_NEWCGROUP),
-            (self.user, libc::CLONE_NEWUSER),
-            (self.time, libc::CLONE_NEWTIME),
-        ];
-        optional.iter().filter(|(new, _)| *new).fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag)
-    }
-}
-
-struct IdMap {
-    lines: String,
-    /// Which id outside is 0 inside.
-    root: u32,
-    shifts: bool,
-}
-
-impl IdMap {
-    fn from_spec(mappings: Option<&[LinuxIdMapping]>) -> Result<Self> {
-        let mappings = mappings.unwrap_or_default();
-        let root = mappings.iter().find(|mapping| mapping.container_id() == 0 && mapping.size() > 0);
-        let root = root.ok_or_else(|| Failure::invalid("A user namespace needs id mappings that include root"))?;
-        Ok(Self {
-            lines: mappings.iter().map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect(),
-            root: root.host_id(),
-            shifts: mappings.iter().any(|mapping| mapping.container_id() != mapping.host_id()),
-        })
-    }
-}
-
-fn name(name: Option<&String>, own_namespace: bool) -> Result<Option<CString>> {
+fn name(name: Option<&String>, namespace: Whose) -> Result<Option<CString>> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    if !own_namespace {
+    if namespace == Whose::Sandbox {
         return Err(Failure::invalid("A host name needs a UTS namespace"));
     }
     CString::new(name.as_str()).map(Some).map_err(|_| Failure::invalid("The host name holds a null byte"))
@@ -268,20 +167,54 @@ fn root_change(linux: &Linux, read_only: bool) -> Result<Change> {
 }
 
 /// Settings that belong to a namespace of the container; others would change the machine for its whole pod.
-fn sysctls(wanted: Option<&HashMap<String, String>>, namespaces: &Namespaces) -> Result<Vec<(PathBuf, String)>> {
+fn sysctls(
+    wanted: Option<&HashMap<String, String>>,
+    spec: &Spec,
+    namespaces: &Namespaces,
+) -> Result<Vec<(PathBuf, String)>> {
     let mut settings = Vec::new();
     for (key, value) in wanted.into_iter().flatten() {
-        let key = key.replace('/', ".");
-        let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
-        let own = (namespaces.network && key.starts_with("net."))
-            || (namespaces.ipc && ipc.iter().any(|prefix| key.starts_with(prefix)))
-            || (namespaces.uts && matches!(key.as_str(), "kernel.hostname" | "kernel.domainname"));
-        if !own || key.contains("..") {
+        let path = sysctl_path(key)?;
+        let has = |namespace| namespace != Whose::Sandbox;
+        let ipc = ["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"];
+        // The network namespace of the guest is the sandbox's alone; names of the whole guest would be its workloads'.
+        let own = path.starts_with("net/")
+            || (has(namespaces.ipc) && ipc.iter().any(|prefix| path.starts_with(prefix)))
+            || (has(namespaces.uts) && matches!(path.as_str(), "kernel/hostname" | "kernel/domainname"));
+        if !own {
             return Err(Failure::invalid(format!("The sysctl {key:?} is not of a namespace of the container")));
         }
-        settings.push((Path::new("/proc/sys").join(key.replace('.', "/")), value.clone()));
+        for (name, field) in [("kernel/hostname", spec.hostname()), ("kernel/domainname", spec.domainname())] {
+            if path == name && field.as_ref().is_some_and(|field| !field.is_empty() && field != value) {
+                let named = name.rsplit('/').next().unwrap_or_default();
+                return Err(Failure::invalid(format!("The sysctl {key:?} contradicts the specification's {named}")));
+            }
+        }
+        settings.push((Path::new("/proc/sys").join(path), value.clone()));
     }
     Ok(settings)
+}
+
+/// The file of a sysctl, as sysctl(8) finds it: the first separator is the one that separates, the other is part of a
+/// name.
+fn sysctl_path(key: &str) -> Result<String> {
+    let path = match key.find(['.', '/']).and_then(|at| key.get(at..)) {
+        Some(rest) if rest.starts_with('.') => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        _ => key.to_owned(),
+    };
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if path.split('/').all(plain) { Ok(path) } else { Err(Failure::invalid(format!("{key:?} names no sysctl"))) }
 }
 
 #[cfg(test)]
@@ -341,16 +274,29 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_shift_ids_are_told_from_those_that_do_not() {
-        let shifted = |host: u32| {
-            let map = format!(r#"[{{"containerID":0,"hostID":{host},"size":65536}}]"#);
-            let namespaces = r#"[{"type":"mount"},{"type":"uts"},{"type":"user"}]"#;
-            let linux = format!(r#"{{"namespaces":{namespaces},"uidMappings":{map},"gidMappings":{map}}}"#);
-            plan(&linux).expect("valid").namespaces
+    fn sysctls_are_found_by_their_first_separator() {
+        for (key, path) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+        ] {
+            assert_eq!(sysctl_path(key).expect("valid"), path);
+        }
+        for key in ["", "net..x", "net/../kernel/core_pattern", "../x", "net.ipv4.", "net.//.x"] {
+            assert!(sysctl_path(key).is_err(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_sysctl_must_not_contradict_the_host_name() {
+        let sysctl = |value: &str| {
+            plan(&format!(
+                r#"{{"namespaces":[{{"type":"mount"}},{{"type":"uts"}}],"sysctl":{{"kernel.hostname":"{value}"}}}}"#
+            ))
         };
-        assert_eq!(shifted(0).shifted_root, None);
-        assert_eq!(shifted(100_000).shifted_root, Some((100_000, 100_000)));
-        assert_eq!(shifted(100_000).uid_map, "0 100000 65536\n");
+        assert!(sysctl("box").is_ok());
+        assert_eq!(sysctl("other").err().map(|failure| failure.kind), Some(ErrorKind::Invalid));
     }
 
     #[test]

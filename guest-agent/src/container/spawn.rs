@@ -11,10 +11,12 @@ use rustix::{
 };
 
 use super::{
-    plan::{Namespaces, Plan},
+    namespaces::{Joined, Namespaces, Whose},
+    plan::Plan,
     process::ProcessPlan,
     rootfs::{Rootfs, Shift},
     stdio::ChildStdio,
+    usher,
 };
 use crate::{
     cgroup::Cgroup,
@@ -44,37 +46,49 @@ pub struct Parts<'a> {
     pub shared: &'a [OwnedFd],
     pub cgroup: &'a Cgroup,
     pub stdio: &'a ChildStdio,
+    /// Namespaces of others to enter.
+    pub joined: &'a [Joined],
 }
 
 /// Makes the first process of a container, in its cgroup and in new namespaces.
 pub fn init(plan: &Plan, parts: &Parts<'_>) -> Result<Spawned> {
     let (ours, theirs) = report::pair().doing(|| "Making a report socket failed".into())?;
     let namespaces = &plan.namespaces;
-    let back = if namespaces.time { Some(new_time_namespace(&namespaces.time_offsets)?) } else { None };
+    let back = if namespaces.time == Whose::Own { Some(new_time_namespace(&namespaces.time_offsets)?) } else { None };
     let born_with = u64::try_from(namespaces.born_with()).unwrap_or_default();
     let forked = with_oom_score(plan.process.oom_score_adj, || {
-        let fork = process::fork_into(born_with, Some(parts.cgroup.dir_fd()));
+        let cgroup = Some(parts.cgroup.dir_fd());
+        let fork = if parts.joined.is_empty() {
+            process::fork_into(born_with, cgroup).doing(|| "Making the container's process failed".into())
+        } else {
+            usher::fork(parts.joined, born_with, || process::fork_into(0, cgroup))
+        };
         if matches!(fork, Ok(Fork::Child)) {
             let Parts { rootfs, shared, stdio, .. } = *parts;
             Init { plan, rootfs, shared, stdio, report: theirs.as_fd() }.run();
         }
-        fork.doing(|| "Making the container's process failed".into())
+        fork
     });
     if let Some(own) = back {
         process::set_namespaces(&own, libc::CLONE_NEWTIME)
             .doing(|| "Returning to the machine's time namespace failed".into())?;
     }
     let spawned = spawned(forked?, ours);
-    if namespaces.user {
+    if namespaces.user == Whose::Own {
         set_maps(spawned.pid, namespaces)?;
         report::go(&spawned.report).doing(|| "Waking the container's process failed".into())?;
     }
     Ok(spawned)
 }
 
-/// A user namespace for the layers of a container whose maps change ids.
-pub fn shift(namespaces: &Namespaces) -> Result<Option<Shift>> {
+/// A user namespace for the layers of a container whose maps change ids: that which it joins, or one like its own will
+/// be.
+pub fn shift(namespaces: &Namespaces, joined: &[Joined]) -> Result<Option<Shift>> {
     let Some((uid, gid)) = namespaces.shifted_root else { return Ok(None) };
+    if let Some(joined) = joined.iter().find(|joined| joined.flag == libc::CLONE_NEWUSER) {
+        let user_namespace = joined.fd.try_clone().doing(|| "Holding the user namespace failed".into())?;
+        return Ok(Some(Shift { user_namespace, uid, gid }));
+    }
     let failed = || "Making the user namespace of the layers failed".to_owned();
     let namespace = u64::try_from(libc::CLONE_NEWUSER).unwrap_or_default();
     // It holds the namespace until there is a descriptor of it, and does nothing.
@@ -115,13 +129,8 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
     let entering = || "Entering the container's PID namespace failed".to_owned();
     // A process is born into its parent's choice of PID namespace and cannot change it: the agent changes its own
     // choice for the fork.
-    let back = if place.namespaces.pid {
-        let own = File::open("/proc/self/ns/pid").doing(entering)?;
-        process::set_namespaces(place.init, libc::CLONE_NEWPID).doing(entering)?;
-        Some(own)
-    } else {
-        None
-    };
+    let own = File::open("/proc/self/ns/pid").doing(entering)?;
+    process::set_namespaces(place.init, libc::CLONE_NEWPID).doing(entering)?;
     let forked = with_oom_score(plan.oom_score_adj, || {
         let mut fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
         if matches!(&fork, Err(e) if e.raw_os_error() == Some(libc::EBUSY)) {
@@ -136,16 +145,14 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
                 report: theirs.as_fd(),
                 init: place.init,
                 namespaces: flags & !libc::CLONE_NEWPID,
-                user_namespace: place.namespaces.user,
+                user_namespace: place.namespaces.user != Whose::Sandbox,
             }
             .run();
         }
         fork.doing(|| "Making the process failed".into())
     });
-    if let Some(own) = back {
-        process::set_namespaces(&own, libc::CLONE_NEWPID)
-            .doing(|| "Returning to the machine's PID namespace failed".into())?;
-    }
+    process::set_namespaces(&own, libc::CLONE_NEWPID)
+        .doing(|| "Returning to the machine's PID namespace failed".into())?;
     Ok(spawned(forked?, ours))
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dewar_protocol::{
-    CreateContainer, ErrorKind, ExecProcess, GuestInfo, ProcessRef, Reply, Request, Stdio, WindowSize,
+    CreateContainer, ErrorKind, ExecProcess, GuestInfo, Join, ProcessRef, Reply, Request, Stdio, WindowSize,
 };
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use rustix::{
@@ -16,13 +16,14 @@ use rustix::{
 
 use super::{
     Server,
-    processes::{Container, Process, Stage, set_size},
+    processes::{Container, Process, Stage, number_of, set_size},
 };
 use crate::{
     cgroup::Cgroup,
     child::report,
     container::{
         mounts::Source,
+        namespaces::{self, Joined, Namespaces, Whose},
         plan::{self, Plan},
         process::ProcessPlan,
         rootfs::Rootfs,
@@ -109,13 +110,44 @@ impl Server {
         }
         let mut plan = Plan::from_request(request)?;
         stdio::check(&request.stdio)?;
-        let shift = spawn::shift(&plan.namespaces)?;
+        let joined = self.joined(&mut plan.namespaces, &request.joins)?;
+        let shift = spawn::shift(&plan.namespaces, &joined)?;
         let mut rootfs = Some(Rootfs::mount(&mut self.storage, request, shift.as_ref())?);
-        let made = self.create_on(call, request, &mut plan, &mut rootfs);
+        let made = self.create_on(call, request, (&mut plan, &joined), &mut rootfs);
         if let Some(rootfs) = rootfs {
             rootfs.unmount(&mut self.storage.disks);
         }
         made
+    }
+
+    /// The namespaces that a container shares with others.
+    fn joined(&mut self, namespaces: &mut Namespaces, joins: &[Join]) -> Result<Vec<Joined>> {
+        let failed = || "Holding a namespace failed".to_owned();
+        let mut joined = Vec::new();
+        for join in joins {
+            let (_, _, flag, _) = namespaces::kind_of_name(&join.namespace)?;
+            let other = self.container(&join.container)?;
+            let ended = self.processes.get(&other.init).is_none_or(Process::has_ended);
+            let fd = other.pins.as_ref().filter(|_| !ended).and_then(|pins| pins.get(flag));
+            let fd = fd.ok_or_else(|| {
+                let (namespace, container) = (&join.namespace, &join.container);
+                Failure::state(format!("The {namespace} namespace of {container} cannot be joined: it does not run"))
+            })?;
+            joined.push(Joined { flag, fd: fd.try_clone_to_owned().doing(failed)? });
+            if flag == libc::CLONE_NEWUSER {
+                namespaces.shifted_root = other.namespaces.shifted_root;
+                // Whoever does not have one has the guest's, which cannot be entered by who is in it.
+                if other.namespaces.user == Whose::Sandbox {
+                    joined.pop();
+                    namespaces.user = Whose::Sandbox;
+                }
+            }
+        }
+        if namespaces.pid == Whose::Sandbox {
+            let fd = self.sandbox.pid_namespace()?.try_clone_to_owned().doing(failed)?;
+            joined.push(Joined { flag: libc::CLONE_NEWPID, fd });
+        }
+        Ok(joined)
     }
 
     /// Creates on a mounted root filesystem, which it takes when it succeeds.
@@ -123,7 +155,7 @@ impl Server {
         &mut self,
         call: u64,
         request: &CreateContainer,
-        plan: &mut Plan,
+        (plan, joined): (&mut Plan, &[Joined]),
         rootfs: &mut Option<Rootfs>,
     ) -> Result<Answer> {
         let id = &request.id;
@@ -136,7 +168,8 @@ impl Server {
         let Some(mounted) = rootfs.as_ref() else { return Err(no_container(id)) };
         let shared = self.shared_mounts(plan);
         let spawned = shared.and_then(|shared| {
-            spawn::init(plan, &Parts { rootfs: mounted, shared: &shared, cgroup: &cgroup, stdio: &child_stdio })
+            let (shared, cgroup, stdio) = (&shared, &cgroup, &child_stdio);
+            spawn::init(plan, &Parts { rootfs: mounted, shared, cgroup, stdio, joined })
         });
         let spawned = match spawned {
             Ok(spawned) => spawned,
@@ -154,6 +187,7 @@ impl Server {
             cgroup,
             rootfs,
             namespaces: std::mem::take(&mut plan.namespaces),
+            pins: None,
             seccomp: plan.seccomp.take(),
             init: number,
             execs: std::collections::BTreeMap::new(),
@@ -219,11 +253,11 @@ impl Server {
         Ok(Answer::Later)
     }
 
-    /// A container whose first process runs its command, not paused.
+    /// A container whose first process has its place and has not ended, not paused.
     fn running(&self, id: &str) -> Result<&Container> {
         let container = self.container(id)?;
         let stage = self.processes.get(&container.init).map(|process| process.stage);
-        if !matches!(stage, Some(Stage::Running)) {
+        if !matches!(stage, Some(Stage::Ready | Stage::Starting { .. } | Stage::Running)) {
             return Err(Failure::state(format!("The container {id} is not running")));
         }
         if container.paused {
@@ -238,11 +272,24 @@ impl Server {
         }
         let failed = || format!("Sending signal {number} failed");
         let container = self.container(&reference.container)?;
+        let waiting = self.processes.get(&container.init).filter(|init| matches!(init.stage, Stage::Ready));
+        if all && number == libc::SIGKILL {
+            container.cgroup.kill().doing(failed)?;
+            return DONE;
+        }
         if all {
+            let init = waiting.map(|init| number_of(init.pid));
             for pid in container.cgroup.pids().doing(failed)? {
-                // A process that has ended meanwhile needs no signal.
-                let _ = signal::send_to(i32::try_from(pid).unwrap_or(i32::MAX), number);
+                if init != Some(pid) {
+                    // A process that has ended meanwhile needs no signal.
+                    let _ = signal::send_to(i32::try_from(pid).unwrap_or(i32::MAX), number);
+                }
             }
+        }
+        if let Some(init) = waiting.filter(|_| all || reference.exec.is_none()) {
+            return end_waiting(init, number);
+        }
+        if all {
             return DONE;
         }
         let kill_all = reference.exec.is_none() && number == libc::SIGKILL;
@@ -327,6 +374,19 @@ impl Server {
         self.finish_delete(id);
         Ok(Answer::Later)
     }
+}
+
+/// Signals the first process of a container that is not started. It runs no handlers: what it does by default counts.
+fn end_waiting(init: &Process, number: i32) -> Result<Answer> {
+    let failed = || format!("Sending signal {number} failed");
+    match (number, &init.report) {
+        (libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT, _) => {}
+        (libc::SIGKILL | libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU, _) | (_, None) => {
+            signal::send(&init.pidfd, number).doing(failed)?;
+        }
+        (_, Some(socket)) => report::end(socket, u8::try_from(number).unwrap_or_default()).doing(failed)?,
+    }
+    DONE
 }
 
 fn no_container(id: &str) -> Failure {

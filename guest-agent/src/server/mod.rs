@@ -31,7 +31,7 @@ use self::{
     streams::{Claim, Streams},
 };
 use crate::{
-    container::{rootfs::Storage, stdio::Direction},
+    container::{rootfs::Storage, sandbox::Sandbox, stdio::Direction},
     error::{Doing, Result},
     sys::{signal, vsock},
 };
@@ -50,6 +50,7 @@ pub struct Server {
     /// Pumps that can go on without an event.
     ready: VecDeque<u64>,
     storage: Storage,
+    sandbox: Sandbox,
     containers: BTreeMap<String, Container>,
     processes: BTreeMap<u64, Process>,
     /// The last number given to a process, a pump or a connection.
@@ -79,6 +80,7 @@ impl Server {
             pumps: BTreeMap::new(),
             ready: VecDeque::new(),
             storage: Storage::default(),
+            sandbox: Sandbox::default(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_number: 0,

@@ -26,7 +26,7 @@ use crate::{
         report::{self, Message},
     },
     container::{
-        plan::Namespaces,
+        namespaces::{Namespaces, Pins, Whose},
         rootfs::Rootfs,
         spawn::Spawned,
         stdio::{self, AgentEnd},
@@ -40,6 +40,8 @@ pub struct Container {
     pub cgroup: Cgroup,
     pub rootfs: Rootfs,
     pub namespaces: Namespaces,
+    /// Its namespaces, from the moment it is ready until it is deleted.
+    pub pins: Option<Pins>,
     pub seccomp: Option<Program>,
     /// Numbers of its processes.
     pub init: u64,
@@ -124,6 +126,9 @@ impl Server {
                     }
                 }
                 Ok(Some(Message::Failed(failure))) => self.fail(number, failure),
+                Ok(Some(Message::Process(_))) => {
+                    self.fail(number, Failure::new(ErrorKind::Internal, "The process reports another one"));
+                }
                 Ok(None) => {
                     process.report = None;
                     return self.report_ended(number);
@@ -142,11 +147,17 @@ impl Server {
 
     fn is_ready(&mut self, number: u64) {
         let Some(process) = self.processes.get_mut(&number) else { return };
-        if let Stage::Preparing { call } = process.stage {
-            process.stage = Stage::Ready;
-            let pid = number_of(process.pid);
-            self.reply(call, Ok(Reply::Created { pid }));
+        let Stage::Preparing { call } = process.stage else { return };
+        let pins = match Pins::of(process.pid) {
+            Ok(pins) => pins,
+            Err(failure) => return self.fail(number, failure),
+        };
+        process.stage = Stage::Ready;
+        let pid = number_of(process.pid);
+        if let Some(container) = self.containers.get_mut(&process.reference.container) {
+            container.pins = Some(pins);
         }
+        self.reply(call, Ok(Reply::Created { pid }));
     }
 
     /// Remembers why a process does not get to its command, and makes sure that it ends.
@@ -257,7 +268,9 @@ impl Server {
 
     /// A container ends with its first process, also where its PID namespace does not see to that.
     fn kill_rest(&self, container: &str) {
-        if let Some(container) = self.containers.get(container).filter(|container| !container.namespaces.pid) {
+        if let Some(container) =
+            self.containers.get(container).filter(|container| container.namespaces.pid != Whose::Own)
+        {
             // Nothing left to kill is what is wanted.
             let _ = container.cgroup.kill();
         }
