@@ -104,6 +104,7 @@ fn vmm_config(dir: &Path, kernel: &Path, initrd: &Path, memory_mib: u64) -> Resu
         memory_mib,
         disks: Vec::new(),
         vsock: None,
+        fs: None,
         console_log: None,
         serial_log: dir.join("serial.log"),
         control: None,

@@ -1,6 +1,8 @@
 //! The contract between the host runtime and the VMM process: what a machine is made of, what can be asked of a running
 //! one, and how it ended. Imports nothing of ours, so that the runtime need not know the VMM.
 
+pub mod fs_link;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,9 @@ pub struct MachineConfig {
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
     pub vsock: Option<VsockConfig>,
+    /// A shared filesystem; `None`: no such device.
+    #[serde(default)]
+    pub fs: Option<FsConfig>,
     /// A second console (`hvc0`) whose output goes to this file; `None`: no such device.
     #[serde(default)]
     pub console_log: Option<PathBuf>,
@@ -41,6 +46,16 @@ pub struct DiskConfig {
     /// At least one; exactly one when writable.
     pub files: Vec<PathBuf>,
     pub read_only: bool,
+}
+
+/// A virtio-fs device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FsConfig {
+    /// 1 to 36 bytes, by which the guest mounts it.
+    pub tag: String,
+    /// Unix socket of the server that answers its requests; see [`fs_link`].
+    pub server: PathBuf,
 }
 
 /// A virtio-vsock device.

@@ -16,6 +16,7 @@
 pub mod blk;
 pub mod console;
 pub mod counter;
+pub mod fs;
 pub mod rng;
 pub mod serial;
 pub mod sink;

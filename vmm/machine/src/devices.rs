@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dewar_devices::blk::{self, Blk, BlkError};
 use dewar_devices::console::Console;
+use dewar_devices::fs::{self, Fs, FsError};
 use dewar_devices::rng::Rng;
 use dewar_devices::sink::TailFile;
 use dewar_devices::vsock::{self, Vsock, VsockError};
 use dewar_virtio::VirtioDevice;
-use dewar_vmm_api::{DiskConfig, MachineConfig, SERIAL_KEPT};
+use dewar_vmm_api::{DiskConfig, FsConfig, MachineConfig, SERIAL_KEPT};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -34,6 +36,17 @@ pub enum DeviceError {
         #[source]
         source: io::Error,
     },
+    #[error("Could not connect to the server of the shared filesystem at {}", path.display())]
+    FsServer {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("Could not make the shared filesystem")]
+    Fs {
+        #[source]
+        source: FsError,
+    },
     #[error("Could not make the vsock device")]
     Vsock {
         #[source]
@@ -52,6 +65,7 @@ pub struct Made {
 pub enum Counters {
     Disk(Arc<blk::handler::Counters>),
     Vsock(Arc<vsock::Counters>),
+    Fs(Arc<fs::Counters>),
     Nothing,
 }
 
@@ -60,6 +74,7 @@ impl Counters {
         match self {
             Self::Disk(counters) => counters.list().to_vec(),
             Self::Vsock(counters) => counters.list().to_vec(),
+            Self::Fs(counters) => counters.list().to_vec(),
             Self::Nothing => Vec::new(),
         }
     }
@@ -79,6 +94,16 @@ pub fn disk(config: &DiskConfig) -> Result<Blk, DeviceError> {
     let open = |path: &PathBuf| open_disk_file(path, config.read_only);
     let files = config.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     Blk::new(files, config.read_only, &config.id).map_err(|source| DeviceError::Disk { id: config.id.clone(), source })
+}
+
+/// Connects to a shared filesystem's server and makes its device.
+///
+/// # Errors
+/// When the server does not listen, or the tag is none.
+pub fn shared_fs(config: &FsConfig) -> Result<Fs, DeviceError> {
+    let server = UnixStream::connect(&config.server);
+    let server = server.map_err(|source| DeviceError::FsServer { path: config.server.clone(), source })?;
+    Fs::new(&config.tag, server).map_err(|source| DeviceError::Fs { source })
 }
 
 fn open_disk_file(path: &Path, read_only: bool) -> Result<File, DeviceError> {
@@ -103,6 +128,11 @@ pub fn make(config: &MachineConfig) -> Result<Vec<Made>, DeviceError> {
             .map_err(|source| DeviceError::Vsock { source })?;
         let counters = Counters::Vsock(device.counters());
         made.push(Made::new("vsock", device, counters));
+    }
+    if let Some(config) = &config.fs {
+        let device = shared_fs(config)?;
+        let counters = Counters::Fs(device.counters());
+        made.push(Made::new("fs", device, counters));
     }
     made.push(Made::new("rng", Rng::new(), Counters::Nothing));
     if let Some(path) = &config.console_log {

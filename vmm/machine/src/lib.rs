@@ -27,7 +27,7 @@ mod serial_log;
 mod vcpu;
 mod vm;
 
-pub use devices::{DeviceError, disk as open_disk};
+pub use devices::{DeviceError, disk as open_disk, shared_fs as open_shared_fs};
 pub use ending::{Cause, Outcome};
 pub use machine::{EarlyVm, Machine, MachineError, Phases};
 pub use serial_log::last_lines;

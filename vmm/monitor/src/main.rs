@@ -27,7 +27,7 @@ struct Arguments {
 enum Verb {
     /// Run a machine; the exit code says how it ended
     Run(RunArguments),
-    /// Serve vsock and disks to QEMU over vhost-user sockets, until QEMU hangs up
+    /// Serve vsock, a shared filesystem and disks to QEMU over vhost-user sockets, until QEMU hangs up
     Serve(ServeArguments),
     /// Say as JSON whether /dev/kvm can run a kernel
     Probe,
@@ -60,6 +60,15 @@ struct ServeArguments {
     /// Socket to serve the vsock device on
     #[arg(long, requires = "vsock_cid")]
     vsock_socket: Option<PathBuf>,
+    /// Tag of the guest's shared filesystem
+    #[arg(long, requires = "fs_server", requires = "fs_socket")]
+    fs_tag: Option<String>,
+    /// Socket of the server that answers for the shared filesystem
+    #[arg(long, requires = "fs_tag")]
+    fs_server: Option<PathBuf>,
+    /// Socket to serve the shared filesystem's device on
+    #[arg(long, requires = "fs_tag")]
+    fs_socket: Option<PathBuf>,
     /// A disk and the socket to serve it on; a comma in a path is written twice
     #[arg(long = "disk", value_name = "socket=S,id=ID[,ro],file=F[,file=F...]")]
     disks: Vec<serve::DiskArgument>,

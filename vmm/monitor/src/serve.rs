@@ -13,10 +13,10 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use dewar_devices::vsock::Vsock;
-use dewar_machine::open_disk;
+use dewar_machine::{open_disk, open_shared_fs};
 use dewar_virtio::VirtioDevice;
 use dewar_virtio::transport::vhost_user::{self, ServeError};
-use dewar_vmm_api::{DiskConfig, Ending};
+use dewar_vmm_api::{DiskConfig, Ending, FsConfig};
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
@@ -103,7 +103,7 @@ pub fn serve(arguments: ServeArguments) -> anyhow::Result<Ending> {
     let signals = descriptor::block_signals().context("Could not set up signals")?;
     let ready_fd = arguments.ready_fd.map(descriptor::take).transpose()?;
     let waiting = make(&arguments)?;
-    anyhow::ensure!(!waiting.is_empty(), "There is nothing to serve: give --vsock-cid or --disk");
+    anyhow::ensure!(!waiting.is_empty(), "There is nothing to serve: give --vsock-cid, --fs-tag or --disk");
     if let Some(mut fd) = ready_fd {
         fd.write_all(&[1]).context("Could not tell that the sockets listen")?;
     }
@@ -118,6 +118,10 @@ fn make(arguments: &ServeArguments) -> anyhow::Result<Vec<Waiting>> {
     if let (Some(cid), Some(path), Some(socket)) = (arguments.vsock_cid, &arguments.vsock_path, &arguments.vsock_socket)
     {
         let device = Box::new(Vsock::new(u64::from(cid), path.clone())?);
+        waiting.push(Waiting { socket: Socket::bind(socket)?, device });
+    }
+    if let (Some(tag), Some(server), Some(socket)) = (&arguments.fs_tag, &arguments.fs_server, &arguments.fs_socket) {
+        let device = Box::new(open_shared_fs(&FsConfig { tag: tag.clone(), server: server.clone() })?);
         waiting.push(Waiting { socket: Socket::bind(socket)?, device });
     }
     for argument in &arguments.disks {

@@ -31,4 +31,4 @@ pub mod transport;
 pub mod worker;
 
 pub use device::{ActivateError, Activation, BrokenFlag, GuestMemory, Interrupt, VirtioDevice, read_config_bytes};
-pub use queue::{ActiveQueue, Chain, RingError, Segment};
+pub use queue::{ActiveQueue, Chain, HeldChain, RingError, Segment};

@@ -163,6 +163,24 @@ fn sub_range(segments: &[Segment], offset: usize, len: usize) -> Result<Vec<Segm
     if wanted == 0 { Ok(part) } else { Err(beyond()) }
 }
 
+fn read_segments(memory: &GuestMemory, from: &[Segment], offset: usize, buffer: &mut [u8]) -> Result<(), RingError> {
+    let mut rest = buffer;
+    for slice in slices(memory, &sub_range(from, offset, rest.len())?)? {
+        let copied = slice.copy_to(rest);
+        rest = rest.get_mut(copied..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn write_segments(memory: &GuestMemory, to: &[Segment], offset: usize, bytes: &[u8]) -> Result<(), RingError> {
+    let mut rest = bytes;
+    for slice in slices(memory, &sub_range(to, offset, bytes.len())?)? {
+        slice.copy_from(rest);
+        rest = rest.get(slice.len()..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// A descriptor chain that the driver made available and the device has not yet used.
 ///
 /// Dropped, it goes back to the used ring with a length of 0.
@@ -191,22 +209,12 @@ impl<'q> Chain<'q> {
 
     /// Copies the driver's bytes from `offset` on to all of `buffer`.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<(), RingError> {
-        let mut rest = buffer;
-        for slice in self.readable_slices(offset, rest.len())? {
-            let copied = slice.copy_to(rest);
-            rest = rest.get_mut(copied..).unwrap_or_default();
-        }
-        Ok(())
+        read_segments(self.memory, &self.segments.readable, offset, buffer)
     }
 
     /// Copies all of `bytes` to what the device may write, from `offset` on.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), RingError> {
-        let mut rest = bytes;
-        for slice in self.writable_slices(offset, bytes.len())? {
-            slice.copy_from(rest);
-            rest = rest.get(slice.len()..).unwrap_or_default();
-        }
-        Ok(())
+        write_segments(self.memory, &self.segments.writable, offset, bytes)
     }
 
     /// `len` of the driver's bytes from `offset` on, where they lie.
@@ -229,6 +237,41 @@ impl<'q> Chain<'q> {
     pub fn put_back(mut self) {
         self.returned = true;
         self.queue.go_to_previous_position();
+    }
+}
+
+impl Chain<'_> {
+    /// Keeps the chain while other chains are served; [`ActiveQueue::answer`] returns it.
+    pub fn hold(mut self) -> HeldChain {
+        self.returned = true;
+        HeldChain { head: self.head, segments: std::mem::take(&mut self.segments) }
+    }
+}
+
+/// A chain that is with the device beyond the next pop. It must be given back by [`ActiveQueue::answer`].
+#[must_use = "a chain that is not answered is lost to the driver"]
+#[derive(Debug)]
+pub struct HeldChain {
+    head: u16,
+    segments: Segments,
+}
+
+impl HeldChain {
+    /// Bytes that the driver wrote.
+    #[must_use]
+    pub fn readable_len(&self) -> usize {
+        total_len(&self.segments.readable)
+    }
+
+    /// Copies the driver's bytes from `offset` on to all of `buffer`.
+    pub fn read(&self, memory: &GuestMemory, offset: usize, buffer: &mut [u8]) -> Result<(), RingError> {
+        read_segments(memory, &self.segments.readable, offset, buffer)
+    }
+
+    /// Bytes that the device may write.
+    #[must_use]
+    pub fn writable_len(&self) -> usize {
+        total_len(&self.segments.writable)
     }
 }
 
@@ -266,6 +309,13 @@ impl ActiveQueue {
         let table = GuestAddress(self.queue.desc_table());
         let segments = Segments::walk(memory, table, self.queue.size(), head)?;
         Ok(Some(Chain { queue: &mut self.queue, memory, head, segments, returned: false }))
+    }
+
+    /// Writes `bytes` to a held chain of this queue and returns it to the driver.
+    pub fn answer(&mut self, memory: &GuestMemory, held: HeldChain, bytes: &[u8]) -> Result<(), RingError> {
+        write_segments(memory, &held.segments.writable, 0, bytes)?;
+        let written = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.queue.add_used(memory, held.head, written).map_err(|source| RingError::Rings { source })
     }
 
     /// Takes back the driver's wake-up.

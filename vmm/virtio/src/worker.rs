@@ -53,6 +53,11 @@ impl Registry {
         self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(events, token))
     }
 
+    /// Waits for other `events` on `fd`, which was added with `token`.
+    pub fn modify(&self, fd: &impl AsRawFd, token: u64, events: EventSet) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Modify, fd.as_raw_fd(), EpollEvent::new(events, token))
+    }
+
     /// Waits no more for `fd`. To be called before it is closed if it has duplicates.
     pub fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
         self.epoll.ctl(ControlOperation::Delete, fd.as_raw_fd(), EpollEvent::default())
