@@ -24,9 +24,6 @@ impl Paths {
     /// # Errors
     /// [`ErrorKind::Invalid`] when no place can be told, [`ErrorKind::Internal`] when folders cannot be made.
     pub fn find(root: Option<&Path>) -> Result<Self, Error> {
-        let exe = std::env::current_exe().context(|| "Cannot tell where this program lies".into())?;
-        let bin = exe.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let lib = bin.parent().unwrap_or(Path::new("/")).join("lib/dewar");
         let (data, run) = match root {
             Some(root) => {
                 let root = std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?;
@@ -45,6 +42,17 @@ impl Paths {
         for dir in [&data, &run] {
             make_private_dir(dir)?;
         }
+        Self::of_program(data, run)
+    }
+
+    /// The installation that the running program is of, with these folders for state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the program cannot tell where it lies.
+    pub fn of_program(data: PathBuf, run: PathBuf) -> Result<Self, Error> {
+        let exe = std::env::current_exe().context(|| "Cannot tell where this program lies".into())?;
+        let bin = exe.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let lib = bin.parent().unwrap_or(Path::new("/")).join("lib/dewar");
         Ok(Self { data, run, lib, bin })
     }
 

@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments == ["oci"] {
+        return dewar_runtime::oci::run_container();
+    }
     let [id, data, run] = arguments.as_slice() else {
         eprintln!("dewar-supervisor is started by dewar, not by hand");
         return ExitCode::from(125);

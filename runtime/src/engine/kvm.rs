@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use dewar_vmm_api::{DiskConfig, Ending, MachineConfig, VsockConfig};
+use dewar_protocol::SHARED_TAG;
+use dewar_vmm_api::{DiskConfig, Ending, FsConfig, MachineConfig, VsockConfig};
 
 use super::process::{Ended, Process, describe, tail};
 use super::{Engine, EngineChoice, Machine, MachineSpec};
@@ -26,7 +27,7 @@ impl Engine for Kvm {
         let config = MachineConfig {
             kernel: spec.kernel.to_path_buf(),
             initrd: Some(spec.initrd.to_path_buf()),
-            cmdline: CMDLINE.into(),
+            cmdline: super::with_parameters(CMDLINE, spec.kernel_parameters),
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
             disks: spec
@@ -35,6 +36,7 @@ impl Engine for Kvm {
                 .map(|d| DiskConfig { id: d.id.into(), files: d.files.clone(), read_only: d.read_only })
                 .collect(),
             vsock: Some(VsockConfig { guest_cid: 3, path: spec.vsock_path() }),
+            fs: spec.shared_fs.map(|fs| FsConfig { tag: SHARED_TAG.into(), server: fs.socket().to_path_buf() }),
             console_log: None,
             serial_log: spec.serial_log(),
             control: Some(spec.dir.join("vmm.sock")),

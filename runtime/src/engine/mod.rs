@@ -6,7 +6,7 @@
 
 mod kvm;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod qemu;
 mod tsc;
 
@@ -16,6 +16,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shared_fs::SharedFs;
 use crate::{Error, ErrorKind, Paths, ResultExt};
 
 pub use probe::{Probe, probe};
@@ -73,9 +74,13 @@ pub struct MachineSpec<'a> {
     pub dir: &'a Path,
     pub kernel: &'a Path,
     pub initrd: &'a Path,
+    /// Appended to the kernel's command line.
+    pub kernel_parameters: &'a [String],
     pub vcpus: u8,
     pub memory_mib: u64,
     pub disks: Vec<Disk>,
+    /// What of the host it shares; `None`: no such device.
+    pub(crate) shared_fs: Option<&'a SharedFs>,
 }
 
 /// A disk: files one behind the other, each padded to 4096 bytes.
@@ -150,6 +155,11 @@ pub fn connect_vsock(path: &Path, port: u32, first: &[u8]) -> Result<UnixStream,
         return Err(Error::new(ErrorKind::Machine, fail()));
     }
     Ok(socket)
+}
+
+/// A kernel command line and what a user adds to it.
+fn with_parameters(line: &str, more: &[String]) -> String {
+    more.iter().fold(line.to_owned(), |line, parameter| format!("{line} {parameter}"))
 }
 
 /// Settles on an engine. With `Auto`, KVM where the probe finds that it runs ring 0 on hardware, else QEMU; the answer's

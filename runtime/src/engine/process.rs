@@ -22,14 +22,14 @@ pub struct Ended {
 
 /// A child that the kernel kills when the thread that spawned it (the supervisor's main thread) ends.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
 }
 
 impl Process {
-    pub(super) fn spawn(command: &mut Command) -> Result<Self, Error> {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
         let parent = rustix::process::getpid();
         let die_with_parent = move || {
@@ -87,7 +87,7 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
 }
 
 /// The last bytes of a file as text, made safe for a terminal: the guest wrote it.
-pub(super) fn tail(path: &Path, limit: u64) -> String {
+pub(crate) fn tail(path: &Path, limit: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();

@@ -12,6 +12,7 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use dewar_protocol::SHARED_TAG;
 use dewar_vmm_api::SERIAL_KEPT;
 
 use super::process::{Ended, Process, describe, printable, tail};
@@ -48,6 +49,10 @@ impl Qemu {
         let mut command = Command::new(&self.backend);
         command.arg("serve").arg("--vsock-cid").arg("3").arg("--vsock-path").arg(spec.vsock_path());
         command.arg("--vsock-socket").arg(spec.dir.join("vhost-vsock.sock"));
+        if let Some(fs) = spec.shared_fs {
+            command.args(["--fs-tag", SHARED_TAG]).arg("--fs-server").arg(fs.socket());
+            command.arg("--fs-socket").arg(spec.dir.join("vhost-fs.sock"));
+        }
         for disk in &spec.disks {
             let mut text = format!("socket={},id={}", quote(&disk_socket(spec.dir, disk.id)), disk.id);
             if disk.read_only {
@@ -108,6 +113,11 @@ impl Qemu {
         let vsock = spec.dir.join("vhost-vsock.sock");
         command.args(["-chardev", &format!("socket,id=vsock,path={}", quote(&vsock))]);
         command.args(["-device", "vhost-user-vsock-device,chardev=vsock"]);
+        if spec.shared_fs.is_some() {
+            let fs = spec.dir.join("vhost-fs.sock");
+            command.args(["-chardev", &format!("socket,id=fs,path={}", quote(&fs))]);
+            command.args(["-device", &format!("vhost-user-fs-device,chardev=fs,tag={SHARED_TAG},queue-size=128")]);
+        }
         for disk in &spec.disks {
             let id = disk.id;
             command.args(["-chardev", &format!("socket,id=c-{id},path={}", quote(&disk_socket(spec.dir, id)))]);
@@ -123,7 +133,8 @@ impl Engine for Qemu {
         let tsc = TscRate::begin();
         let backend = self.start_backend(spec, &spec.dir.join("vmm.log"))?;
         let stderr = File::create(&errors).context(|| format!("Cannot write {}", errors.display()))?;
-        let mut command = self.command(spec, &cmdline(spec.vcpus, tsc.khz()));
+        let mut command =
+            self.command(spec, &super::with_parameters(&cmdline(spec.vcpus, tsc.khz()), spec.kernel_parameters));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut process = Process::spawn(&mut command)?;
         let console = Console::keep(process.take_stdout())?;

@@ -27,17 +27,17 @@ struct Calls {
 }
 
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     writer: Mutex<UnixStream>,
     calls: Arc<Mutex<Calls>>,
 }
 
 /// A call under way.
 #[derive(Debug)]
-pub(super) struct Pending(Receiver<Answer>);
+pub(crate) struct Pending(Receiver<Answer>);
 
 impl Pending {
-    pub(super) fn wait(self) -> Result<Reply, Error> {
+    pub(crate) fn wait(self) -> Result<Reply, Error> {
         let answer = self.0.recv().map_err(|_| lost())?;
         answer.map_err(|e| Error::new(kind_of(e.kind), clean(&e.message)))
     }
@@ -53,7 +53,7 @@ impl Pending {
 
 impl Agent {
     /// Takes over a connection whose greeting is done.
-    pub(super) fn new(socket: UnixStream) -> Result<Self, Error> {
+    pub(crate) fn new(socket: UnixStream) -> Result<Self, Error> {
         let calls = Arc::new(Mutex::new(Calls { next: 1, waiting: Some(HashMap::new()) }));
         let reader = socket.try_clone().context(|| "Cannot duplicate the agent's connection".into())?;
         let for_reader = Arc::clone(&calls);
@@ -67,7 +67,7 @@ impl Agent {
         Ok(Self { writer: Mutex::new(socket), calls })
     }
 
-    pub(super) fn begin(&self, request: Request) -> Result<Pending, Error> {
+    pub(crate) fn begin(&self, request: Request) -> Result<Pending, Error> {
         let (sender, receiver) = channel();
         let id = {
             let mut calls = lock(&self.calls);
@@ -81,16 +81,16 @@ impl Agent {
         Ok(Pending(receiver))
     }
 
-    pub(super) fn call(&self, request: Request) -> Result<Reply, Error> {
+    pub(crate) fn call(&self, request: Request) -> Result<Reply, Error> {
         self.begin(request)?.wait()
     }
 
-    pub(super) fn call_for(&self, request: Request, seconds: u64) -> Result<Reply, Error> {
+    pub(crate) fn call_for(&self, request: Request, seconds: u64) -> Result<Reply, Error> {
         self.begin(request)?.wait_for(seconds)
     }
 
     /// Waits for the end of a process.
-    pub(super) fn wait_exit(&self, exec: Option<&str>, container: &str) -> Result<ExitStatus, Error> {
+    pub(crate) fn wait_exit(&self, exec: Option<&str>, container: &str) -> Result<ExitStatus, Error> {
         let process = ProcessRef { container: container.into(), exec: exec.map(Into::into) };
         match self.call(Request::Wait { process })? {
             Reply::Exited(status) => Ok(status),
@@ -99,7 +99,7 @@ impl Agent {
     }
 }
 
-pub(super) fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     Error::new(ErrorKind::Machine, format!("The guest gave an answer that does not fit: {reply:.100?}"))
 }
 

@@ -49,7 +49,9 @@ pub(super) fn boot(
         initrd: &initrd,
         vcpus: container.config.vcpus,
         memory_mib: container.config.memory_mib,
+        kernel_parameters: &[],
         disks: disks(container),
+        shared_fs: None,
     };
     let rpc = rpc_socket(&spec.vsock_path());
     let listener = UnixListener::bind(&rpc).context(|| format!("Cannot listen on {}", rpc.display()))?;
@@ -96,7 +98,7 @@ fn launch(
     Ok(process)
 }
 
-fn rpc_socket(vsock: &Path) -> PathBuf {
+pub(crate) fn rpc_socket(vsock: &Path) -> PathBuf {
     let mut path = vsock.as_os_str().to_owned();
     path.push(format!("_{RPC_PORT}"));
     path.into()
@@ -137,7 +139,7 @@ fn create_request(container: &Container, spec: Vec<u8>, plan: &StreamPlan) -> Re
 }
 
 /// Waits for the agent to call, or the machine to end, whichever is first.
-fn accept(listener: &UnixListener, machine: &dyn Machine) -> Result<UnixStream, Error> {
+pub(crate) fn accept(listener: &UnixListener, machine: &dyn Machine) -> Result<UnixStream, Error> {
     let ended = machine.ended_fd();
     let mut fds =
         [PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
@@ -159,7 +161,7 @@ fn accept(listener: &UnixListener, machine: &dyn Machine) -> Result<UnixStream, 
     Ok(socket)
 }
 
-fn greet(mut socket: UnixStream) -> Result<Agent, Error> {
+pub(crate) fn greet(mut socket: UnixStream) -> Result<Agent, Error> {
     let broken = || "The guest's agent does not speak as expected".to_owned();
     socket.set_read_timeout(Some(Duration::from_secs(BOOT_SECONDS.unsigned_abs()))).context(broken)?;
     let hello: Option<Hello> =
@@ -194,7 +196,7 @@ fn trace_boot(hello: &Hello) {
 }
 
 /// Says how the machine fared, with its last words, beside what went wrong.
-fn explain(error: Error, machine: &mut dyn Machine) -> Error {
+pub(crate) fn explain(error: Error, machine: &mut dyn Machine) -> Error {
     // A machine that is about to end gets a moment, for its reason is the better message.
     super::wait_readable(machine.ended_fd(), 1);
     machine.kill();
@@ -204,7 +206,7 @@ fn explain(error: Error, machine: &mut dyn Machine) -> Error {
     Error::new(ErrorKind::Machine, with_console(&text, machine))
 }
 
-pub(super) fn with_console(text: &str, machine: &dyn Machine) -> String {
+pub(crate) fn with_console(text: &str, machine: &dyn Machine) -> String {
     let console = machine.console_tail();
     let lines: Vec<&str> = console.lines().filter(|l| !l.trim().is_empty()).collect();
     if lines.is_empty() {

@@ -15,7 +15,7 @@ mod streams;
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dewar_protocol::Request;
@@ -28,6 +28,11 @@ use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
 use boot::Booted;
 use server::Sandbox;
+
+pub(crate) use agent::{Agent, unexpected};
+pub(crate) use boot::{accept, explain, greet, rpc_socket, with_console};
+pub(crate) use process::{Process, StreamPlan};
+pub(crate) use server::take_streams;
 
 /// Seconds that a guest gets to sync and power off before it is killed.
 const SHUTDOWN_SECONDS: u64 = 10;
@@ -78,10 +83,7 @@ fn start(
         return Err(Error::new(ErrorKind::Invalid, "The first request to a supervisor has to be the start"));
     };
     let streams = server::take_streams(starter, streams)?;
-    let bin = std::env::current_exe().context(|| "Cannot tell where this program lies".into())?;
-    let bin = bin.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let lib = bin.parent().unwrap_or(Path::new("/")).join("lib/dewar");
-    let paths = Paths { data, run, lib, bin };
+    let paths = Paths::of_program(data, run)?;
     let container = ContainerStore::new(&paths).open(id)?;
     let lock = container.try_lock()?.ok_or_else(|| {
         Error::new(ErrorKind::State, format!("Container {} is running already", container.config.name))
@@ -202,7 +204,7 @@ fn report(result: Result<(), Error>) {
 }
 
 /// Locks, also when another thread panicked while it held the lock: the data are plain values that stay whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

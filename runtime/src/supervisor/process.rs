@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, ResultExt};
 
 /// What streams a process gets, before they are connected.
 #[derive(Debug)]
-pub(super) struct StreamPlan {
+pub(crate) struct StreamPlan {
     terminal: Option<WindowSize>,
     stdin: Option<StreamId>,
     stdout: Option<StreamId>,
@@ -31,7 +31,7 @@ pub(super) struct StreamPlan {
 
 impl StreamPlan {
     /// A container's init always has outputs, for its log; input when asked for at creation.
-    pub(super) fn for_init(container: &Container, attached: Streams, size: Option<WindowSize>) -> Result<Self, Error> {
+    pub(crate) fn for_init(container: &Container, attached: Streams, size: Option<WindowSize>) -> Result<Self, Error> {
         let config = &container.config;
         let log = LogWriter::open(&container.log_path())
             .context(|| format!("Cannot write {}", container.log_path().display()))?;
@@ -49,7 +49,7 @@ impl StreamPlan {
     }
 
     /// An exec'd process has the streams that its caller attached.
-    pub(super) fn for_exec(attached: Streams, size: Option<WindowSize>) -> Self {
+    pub(crate) fn for_exec(attached: Streams, size: Option<WindowSize>) -> Self {
         Self {
             terminal: size,
             stdin: attached.stdin.is_some().then(new_stream_id),
@@ -61,12 +61,12 @@ impl StreamPlan {
         }
     }
 
-    pub(super) fn stdio(&self) -> Stdio {
+    pub(crate) fn stdio(&self) -> Stdio {
         Stdio { terminal: self.terminal, stdin: self.stdin, stdout: self.stdout, stderr: self.stderr }
     }
 
     /// Connects the streams and starts their pumps.
-    pub(super) fn connect(self, vsock: &Path) -> Result<Process, Error> {
+    pub(crate) fn connect(self, vsock: &Path) -> Result<Process, Error> {
         let connect =
             |id: Option<StreamId>| id.map(|id| connect_vsock(vsock, STREAM_PORT, &id.0.to_le_bytes())).transpose();
         let (stdin, stdout, stderr) = (connect(self.stdin)?, connect(self.stdout)?, connect(self.stderr)?);
@@ -100,7 +100,7 @@ fn new_stream_id() -> StreamId {
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     guest: Vec<UnixStream>,
     stdin: Option<Arc<StdinTarget>>,
     stdout: Arc<Sinks>,
@@ -112,7 +112,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Joins streams. `once`: the end of this input is the end of the process's input.
-    pub(super) fn attach(&self, streams: Streams, once: bool) -> Result<(), Error> {
+    pub(crate) fn attach(&self, streams: Streams, once: bool) -> Result<(), Error> {
         if lock(&self.exit).is_some() {
             return Err(Error::new(ErrorKind::State, "The process has ended already"));
         }
@@ -130,7 +130,7 @@ impl Process {
 
     /// Ends the streams of a process that did not come to be: the guest never claims them, so that nobody else would, and
     /// who reads the attached ends would wait for ever.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         for stream in &self.guest {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -138,19 +138,19 @@ impl Process {
     }
 
     /// Waits until all output has been delivered.
-    pub(super) fn wait_output(&self) {
+    pub(crate) fn wait_output(&self) {
         let pumps = std::mem::take(&mut *lock(&self.pumps));
         for pump in pumps {
             let _ = pump.join();
         }
     }
 
-    pub(super) fn set_exit(&self, exit: Exit) {
+    pub(crate) fn set_exit(&self, exit: Exit) {
         *lock(&self.exit) = Some(exit);
         self.ended.notify_all();
     }
 
-    pub(super) fn wait(&self) -> Exit {
+    pub(crate) fn wait(&self) -> Exit {
         let mut exit = lock(&self.exit);
         loop {
             if let Some(exit) = &*exit {
@@ -160,7 +160,7 @@ impl Process {
         }
     }
 
-    pub(super) fn wait_timeout(&self, timeout: std::time::Duration) -> Option<Exit> {
+    pub(crate) fn wait_timeout(&self, timeout: std::time::Duration) -> Option<Exit> {
         let exit = lock(&self.exit);
         let waited = self.ended.wait_timeout_while(exit, timeout, |exit| exit.is_none());
         let (exit, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -195,7 +195,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) {
 }
 
 /// Takes the descriptors that a request announced.
-pub(super) fn take_streams(wire: &mut Wire, mask: StreamMask) -> Result<Streams, Error> {
+pub(crate) fn take_streams(wire: &mut Wire, mask: StreamMask) -> Result<Streams, Error> {
     let mut take = |wanted: bool| if wanted { wire.take_fd().map(Some) } else { Ok(None) };
     Ok(Streams { stdin: take(mask.stdin)?, stdout: take(mask.stdout)?, stderr: take(mask.stderr)? })
 }

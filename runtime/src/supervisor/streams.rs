@@ -23,7 +23,7 @@ const CHUNK: usize = 128 << 10;
 
 /// The descriptors that an output goes to.
 #[derive(Debug)]
-pub(super) struct Sinks {
+pub(crate) struct Sinks {
     sinks: Mutex<SinkList>,
 }
 
@@ -114,7 +114,7 @@ pub(super) fn pump_output(
 
 /// The guest's end of a process's input.
 #[derive(Debug)]
-pub(super) struct StdinTarget {
+pub(crate) struct StdinTarget {
     socket: UnixStream,
 }
 

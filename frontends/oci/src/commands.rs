@@ -1,0 +1,138 @@
+//! The verbs.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use dewar_runtime::oci::{self, CreateOptions, Oci, Status, events, spec_template, support};
+use dewar_runtime::{Error, ErrorKind, ResultExt};
+
+use crate::cli::{Cli, Command, Make, OutputFormat};
+use crate::log::Log;
+use crate::{exec, output};
+
+pub fn run(cli: Cli, log: &Log) -> Result<u8, Error> {
+    if cli.version {
+        print_version();
+        return Ok(0);
+    }
+    let Some(command) = cli.command else {
+        return Err(Error::new(ErrorKind::Invalid, "no command is given: see dewar-oci --help"));
+    };
+    let oci = Oci::open(cli.root.as_deref(), cli.systemd_cgroup)?;
+    log.debug(&format!("{command:?}"));
+    match command {
+        Command::Create(make) => {
+            let notice = oci.create(&make.id, &options(&make)?)?;
+            notice.into_iter().for_each(|line| log.debug(&line));
+            Ok(0)
+        }
+        Command::Run { make, detach, keep } => {
+            let (code, notice) = oci.run(&make.id, &options(&make)?, detach, keep)?;
+            notice.into_iter().for_each(|line| log.debug(&line));
+            Ok(code)
+        }
+        Command::Exec(exec) => exec::run(&oci, *exec),
+        other => run_simple(&oci, other, log).map(|()| 0),
+    }
+}
+
+fn run_simple(oci: &Oci, command: Command, log: &Log) -> Result<(), Error> {
+    match command {
+        Command::Start { id } => oci.start(&id),
+        Command::State { id } => print_json(&oci.state(&id)?),
+        Command::Kill { all, id, signal } => oci.kill(&id, oci::parse_signal(&signal)?, all),
+        Command::Delete { force, id } => oci.delete(&id, force),
+        Command::Pause { id } => oci.set_paused(&id, true),
+        Command::Resume { id } => oci.set_paused(&id, false),
+        Command::Update { id, flags } => oci.update(&id, &flags.resources()?),
+        Command::Ps { format, id, options } => {
+            if !options.is_empty() {
+                log.debug("options of ps are of no effect: the guest's processes are shown in one way");
+            }
+            let rows = oci.processes(&id)?;
+            if format == OutputFormat::Json {
+                return print_json(&rows.iter().map(|row| row.pid).collect::<Vec<_>>());
+            }
+            print(&output::processes(&rows))
+        }
+        Command::Events { interval, stats, id } => print_events(oci, &id, &interval, stats),
+        Command::List { format, quiet } => {
+            let states = oci.list()?;
+            if quiet {
+                return print(&states.iter().map(|state| format!("{}\n", state.id)).collect::<String>());
+            }
+            if format == OutputFormat::Json { print_json(&states) } else { print(&output::list(&states)) }
+        }
+        Command::Spec { bundle, rootless } => write_spec(&bundle, rootless),
+        Command::Features { markdown } => {
+            if markdown {
+                return print(&support::markdown());
+            }
+            print_json(&support::features())
+        }
+        Command::Checkpoint { .. } | Command::Restore { .. } => Err(Error::new(
+            ErrorKind::Unsupported,
+            "checkpoint and restore are not supported yet: a machine cannot be saved",
+        )),
+        Command::Create(_) | Command::Run { .. } | Command::Exec(_) => {
+            Err(Error::new(ErrorKind::Internal, "the command is of another kind"))
+        }
+    }
+}
+
+fn options(make: &Make) -> Result<CreateOptions, Error> {
+    if make.preserve_fds > 0 {
+        return Err(no_descriptors());
+    }
+    Ok(CreateOptions {
+        bundle: make.bundle.clone(),
+        console_socket: make.console_socket.clone(),
+        pid_file: make.pid_file.clone(),
+    })
+}
+
+pub fn no_descriptors() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "--preserve-fds is not supported: descriptors of the host cannot be passed into a machine",
+    )
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).context(|| "Cannot write to standard output".into())
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).context(|| "Cannot encode the answer".into())?;
+    print(&format!("{text}\n"))
+}
+
+fn print_version() {
+    println!("dewar-oci version {}", env!("CARGO_PKG_VERSION"));
+    println!("spec: {}", support::SPEC_VERSION);
+}
+
+fn write_spec(bundle: &Path, rootless: bool) -> Result<(), Error> {
+    let path = bundle.join("config.json");
+    let text = serde_json::to_string_pretty(&spec_template::template(rootless)).context(|| "Cannot encode".into())?;
+    let failed = || format!("Cannot write {}", path.display());
+    let file = fs::File::options().write(true).create_new(true).open(&path);
+    if file.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::AlreadyExists) {
+        let text = format!("file {} exists. Remove it first", path.display());
+        return Err(Error::new(ErrorKind::Conflict, text));
+    }
+    file.context(failed)?.write_all(format!("{text}\n").as_bytes()).context(failed)
+}
+
+/// Counters until the container ends; then nothing more.
+fn print_events(oci: &Oci, id: &str, interval: &str, once: bool) -> Result<(), Error> {
+    let interval = oci::parse_duration_ms(interval)?;
+    loop {
+        let event = events::stats_event(id, &oci.stats(id)?);
+        print(&format!("{event}\n"))?;
+        if once || oci.wait_end(id, interval)? || oci.state(id)?.status == Status::Stopped {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The container's cgroup on the host: its process, and the machine's when it is the first of its sandbox, with the
+//! container's limits and what a machine costs on top.
+//!
+//! Without privileges, and without a `cgroupsPath` that asks for one, there is none, as with runc. On a host of cgroup v1
+//! the group is made in every hierarchy that is mounted; beside a mixed one's empty v2 hierarchy too.
+
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind, ResultExt};
+
+/// What the guest's kernel, the VMM and the servers may use beside the container's own limit, in bytes.
+pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
+/// Threads of a machine's processes that come on top of the vCPUs'.
+const TASKS: u64 = 512;
+
+/// Where the group is, in each hierarchy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostCgroup {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    /// Names of the v1 controllers; empty for v2.
+    controllers: Vec<String>,
+    path: PathBuf,
+    /// Those of its folders that were made for it, outermost first.
+    made: Vec<PathBuf>,
+}
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    controllers: Vec<String>,
+    mount: PathBuf,
+}
+
+impl HostCgroup {
+    /// Makes the group and sets its limits.
+    pub(super) fn create(
+        path: Option<&str>,
+        id: &str,
+        systemd: bool,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
+        if systemd {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "--systemd-cgroup is not supported yet: use the cgroupfs driver",
+            ));
+        }
+        let relative = relative_path(path, id)?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "Cannot read the mounts".into())?;
+        Self::create_in(&hierarchies(&mounts), &relative, path.is_some(), resources)
+    }
+
+    fn create_in(
+        hierarchies: &[Hierarchy],
+        relative: &Path,
+        asked: bool,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
+        let mut cgroup = Self { groups: Vec::new() };
+        let result = hierarchies.iter().try_for_each(|hierarchy| cgroup.join(hierarchy, relative, asked));
+        let result = result.and_then(|()| resources.map_or(Ok(()), |resources| cgroup.limit(resources)));
+        if let Err(error) = result {
+            let _ = cgroup.delete();
+            return Err(error);
+        }
+        Ok(cgroup)
+    }
+
+    fn join(&mut self, hierarchy: &Hierarchy, relative: &Path, asked: bool) -> Result<(), Error> {
+        let mut group =
+            Group { controllers: hierarchy.controllers.clone(), path: hierarchy.mount.clone(), made: Vec::new() };
+        for part in relative {
+            let parent = group.path.clone();
+            group.path.push(part);
+            match fs::create_dir(&group.path) {
+                Ok(()) => {
+                    group.made.push(group.path.clone());
+                    inherit(&parent, &group)?;
+                }
+                Err(error) if error.kind() == IoKind::AlreadyExists => {}
+                Err(error)
+                    if matches!(error.kind(), IoKind::PermissionDenied | IoKind::ReadOnlyFilesystem) && !asked =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error).context(|| format!("Cannot make the cgroup {}", group.path.display())),
+            }
+        }
+        self.groups.push(group);
+        Ok(())
+    }
+
+    /// Puts a process into the group.
+    pub(super) fn add(&self, pid: i32) -> Result<(), Error> {
+        for group in &self.groups {
+            write(&group.path.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Changes limits.
+    pub(super) fn update(&mut self, resources: &LinuxResources) -> Result<(), Error> {
+        self.limit(resources)
+    }
+
+    fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
+        for group in &self.groups {
+            let settings = if group.controllers.is_empty() { v2(resources) } else { v1(resources, &group.controllers) };
+            for (file, value) in settings {
+                let path = group.path.join(&file);
+                // A controller that the host does not have is the guest's alone: the machine's size bounds it.
+                if path.exists() {
+                    write(&path, &value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was made. Groups that others were put into meanwhile stay.
+    pub(super) fn delete(&self) -> Result<(), Error> {
+        for folder in self.groups.iter().flat_map(|group| group.made.iter().rev()) {
+            match fs::remove_dir(folder) {
+                Err(error)
+                    if !matches!(error.kind(), IoKind::NotFound | IoKind::ResourceBusy | IoKind::DirectoryNotEmpty) =>
+                {
+                    return Err(error).context(|| format!("Cannot remove the cgroup {}", folder.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the group that the calling process is in.
+    pub(super) fn leave_and_delete(&self) {
+        let pid = std::process::id().to_string();
+        for group in &self.groups {
+            // The parent of the outermost folder that was made was there before.
+            let home = group.made.first().and_then(|folder| folder.parent());
+            let _ = home.map(|home| fs::write(home.join("cgroup.procs"), &pid));
+        }
+        let _ = self.delete();
+    }
+}
+
+/// What a new group needs before it can hold a process: v1 cpusets begin empty; v2 controllers are handed down.
+fn inherit(parent: &Path, group: &Group) -> Result<(), Error> {
+    if group.controllers.iter().any(|name| name == "cpuset") {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            write(&group.path.join(file), value.trim())?;
+        }
+    }
+    if group.controllers.is_empty() {
+        let known = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        for name in known.split_whitespace() {
+            // The root of a delegated tree may hold processes, and then hands down nothing: no limit is set there.
+            let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{name}"));
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, value: &str) -> Result<(), Error> {
+    fs::write(path, value).context(|| format!("Cannot write {value:?} to {}", path.display()))
+}
+
+fn relative_path(path: Option<&str>, id: &str) -> Result<PathBuf, Error> {
+    let text = path.filter(|path| !path.is_empty()).unwrap_or(id);
+    let path = Path::new(text.trim_start_matches('/'));
+    let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !plain || path.as_os_str().is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, format!("linux.cgroupsPath {text:?} leads out of the hierarchy")));
+    }
+    Ok(path.to_path_buf())
+}
+
+/// From the text of mountinfo (proc(5)): the fields behind the dash are type, source and superblock options.
+fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let known = [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "pids",
+        "blkio",
+        "devices",
+        "freezer",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "rdma",
+        "misc",
+    ];
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((head, tail)) = line.split_once(" - ") else { continue };
+        let (head, tail): (Vec<&str>, Vec<&str>) = (head.split(' ').collect(), tail.split(' ').collect());
+        let (Some(mount), Some(kind), Some(options)) = (head.get(4), tail.first(), tail.get(2)) else { continue };
+        let controllers: Vec<String> = match *kind {
+            "cgroup2" => Vec::new(),
+            "cgroup" => options.split(',').filter(|option| known.contains(option)).map(str::to_owned).collect(),
+            _ => continue,
+        };
+        // Named hierarchies (systemd's) are nobody's to limit.
+        if *kind == "cgroup" && controllers.is_empty() {
+            continue;
+        }
+        let hierarchy = Hierarchy { controllers, mount: PathBuf::from(mount) };
+        if !found.iter().any(|other| other.controllers == hierarchy.controllers) {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
+fn memory_limit(resources: &LinuxResources) -> Option<String> {
+    let limit = resources.memory().as_ref()?.limit()?;
+    Some(
+        u64::try_from(limit)
+            .map_or("max".into(), |limit| limit.saturating_add(limit / 64).saturating_add(MEMORY_OVERHEAD).to_string()),
+    )
+}
+
+/// Settings of cgroup v2.
+fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    let mut set = |file: &str, value: Option<String>| settings.extend(value.map(|value| (file.to_owned(), value)));
+    set("memory.max", memory_limit(resources));
+    if let Some(cpu) = resources.cpu() {
+        set("cpu.weight", cpu.shares().filter(|shares| *shares > 0).map(|shares| weight(shares).to_string()));
+        let quota = cpu.quota().map(|quota| if quota > 0 { quota.to_string() } else { "max".into() });
+        let period = cpu.period().unwrap_or(100_000);
+        set("cpu.max", quota.map(|quota| format!("{quota} {period}")));
+        set("cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
+        set("cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
+    }
+    if resources.pids().is_some() {
+        set("pids.max", Some(TASKS.to_string()));
+    }
+    if let Some(block) = resources.block_io() {
+        set(
+            "io.weight",
+            block.weight().filter(|weight| *weight > 0).map(|weight| format!("default {}", io_weight(weight))),
+        );
+        for (list, name) in throttles(block) {
+            for device in list.iter().flatten() {
+                set("io.max", Some(format!("{}:{} {name}={}", device.major(), device.minor(), device.rate())));
+            }
+        }
+    }
+    settings
+}
+
+type Throttles<'a> = [(&'a Option<Vec<oci_spec::runtime::LinuxThrottleDevice>>, &'static str); 4];
+
+fn throttles(block: &oci_spec::runtime::LinuxBlockIo) -> Throttles<'_> {
+    [
+        (block.throttle_read_bps_device(), "rbps"),
+        (block.throttle_write_bps_device(), "wbps"),
+        (block.throttle_read_iops_device(), "riops"),
+        (block.throttle_write_iops_device(), "wiops"),
+    ]
+}
+
+/// Settings of cgroup v1.
+fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    let mut set = |controller: &str, file: &str, value: Option<String>| {
+        if controllers.iter().any(|name| name == controller) {
+            settings.extend(value.map(|value| (file.to_owned(), value)));
+        }
+    };
+    set(
+        "memory",
+        "memory.limit_in_bytes",
+        memory_limit(resources).map(|limit| if limit == "max" { "-1".into() } else { limit }),
+    );
+    if let Some(cpu) = resources.cpu() {
+        set("cpu", "cpu.shares", cpu.shares().filter(|shares| *shares > 0).map(|shares| shares.to_string()));
+        set("cpu", "cpu.cfs_period_us", cpu.period().filter(|period| *period > 0).map(|period| period.to_string()));
+        set("cpu", "cpu.cfs_quota_us", cpu.quota().filter(|quota| *quota != 0).map(|quota| quota.to_string()));
+        set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
+        set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
+    }
+    if resources.pids().is_some() {
+        set("pids", "pids.max", Some(TASKS.to_string()));
+    }
+    if let Some(block) = resources.block_io() {
+        set("blkio", "blkio.weight", block.weight().filter(|weight| *weight > 0).map(|weight| weight.to_string()));
+        let files = ["read_bps", "write_bps", "read_iops", "write_iops"];
+        for ((list, _), file) in throttles(block).into_iter().zip(files) {
+            for device in list.iter().flatten() {
+                let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+                set("blkio", &format!("blkio.throttle.{file}_device"), Some(value));
+            }
+        }
+    }
+    settings
+}
+
+/// cgroup v1's shares (2 to 262144) as v2's weight (1 to 10000), as runc converts them.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// cgroup v1's block weight (10 to 1000) as v2's (1 to 10000).
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_a_mixed_host_are_told_apart() {
+        let text = "\
+31 24 0:27 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755
+32 31 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+33 31 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+34 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+35 31 0:31 / /sys/fs/cgroup/memory rw shared:3 - cgroup cgroup rw,memory
+";
+        let found: Vec<(Vec<String>, PathBuf)> =
+            hierarchies(text).into_iter().map(|h| (h.controllers, h.mount)).collect();
+        assert_eq!(
+            found,
+            [
+                (vec![], "/sys/fs/cgroup/unified".into()),
+                (vec!["cpu".into(), "cpuacct".into()], "/sys/fs/cgroup/cpu,cpuacct".into()),
+                (vec!["memory".into()], "/sys/fs/cgroup/memory".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn paths_stay_in_the_hierarchy() {
+        assert_eq!(relative_path(None, "box").ok(), Some("box".into()));
+        assert_eq!(relative_path(Some("/a/b"), "box").ok(), Some("a/b".into()));
+        for wrong in ["../x", "/a/../../b", "/"] {
+            assert!(relative_path(Some(wrong), "box").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_get_what_a_machine_costs_on_top() {
+        let text =
+            r#"{"memory":{"limit":67108864},"cpu":{"shares":1024,"quota":50000,"period":100000},"pids":{"limit":10}}"#;
+        let resources: LinuxResources = serde_json::from_str(text).expect("valid");
+        let memory = (64 << 20) + (1 << 20) + MEMORY_OVERHEAD;
+        let settings = v2(&resources);
+        assert!(settings.contains(&("memory.max".into(), memory.to_string())), "{settings:?}");
+        assert!(settings.contains(&("cpu.max".into(), "50000 100000".into())));
+        assert!(settings.contains(&("cpu.weight".into(), "39".into())));
+        assert!(settings.contains(&("pids.max".into(), "512".into())));
+        let settings = v1(&resources, &["memory".into()]);
+        assert_eq!(settings, [("memory.limit_in_bytes".to_owned(), memory.to_string())]);
+    }
+
+    #[test]
+    fn a_group_is_made_with_its_parents_and_goes_with_those() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let hierarchy = Hierarchy { controllers: vec!["pids".into()], mount: dir.path().into() };
+        fs::create_dir(dir.path().join("old")).expect("makes");
+        let group = HostCgroup::create_in(&[hierarchy], Path::new("old/new/box"), true, None).expect("makes");
+        assert!(dir.path().join("old/new/box").is_dir());
+        group.delete().expect("removes");
+        assert!(dir.path().join("old").is_dir() && !dir.path().join("old/new").exists());
+    }
+}

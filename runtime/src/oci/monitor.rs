@@ -1,0 +1,366 @@
+//! A container's process on the host, whose id is the container's `pid`.
+//!
+//! It lives exactly as long as the container's init in the guest and ends with its status; a signal to it reaches that
+//! init; killed by SIGKILL, it takes the container with it, and with the last container the machine. It pumps the
+//! container's streams. Its main thread does nothing but hold the container's view of the filesystem ([`super::view`]).
+
+use std::fs;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use dewar_protocol::{CreateContainer, ProcessRef, Reply, Request, Rootfs, UserSpec, WindowSize};
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+
+use super::bundle::{HostNetwork, Plan};
+use super::console::Console;
+use super::host_cgroup::HostCgroup;
+use super::link::{Answer, Ask, Joined, Link, strange};
+use super::state::{Folder, Record, Status, process_start};
+use super::{hooks, network, sandbox, signals, view};
+use crate::control::wire::Wire;
+use crate::control::{ControlError, Exit, StreamMask, Streams};
+use crate::supervisor::{Process, StreamPlan, take_streams, unexpected};
+use crate::{Error, ErrorKind, Paths, ResultExt, trace};
+
+/// The one request of `create`; descriptors follow: the streams, or else the console socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Create {
+    pub plan: Plan,
+    pub folder: PathBuf,
+    pub run: PathBuf,
+    pub systemd_cgroup: bool,
+    pub streams: StreamMask,
+    pub console: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Created {
+    pub notice: Option<String>,
+}
+
+/// Runs a container from its creation to its end. Standard input is the connection to `create`.
+#[must_use]
+pub fn run() -> ExitCode {
+    trace::mark("container process up");
+    // A session of its own: what kills the starter's terminal must not kill the container.
+    let _ = rustix::process::setsid();
+    // Whoever called may have left descriptors open: they are none of the container's.
+    // SAFETY: nothing in this process has opened a descriptor above 2 yet.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    // SAFETY: descriptor 0 is this process's standard input, which nothing else uses.
+    let starter = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
+    let mut starter = Wire::new(starter);
+    let running = match create(&mut starter) {
+        Ok(running) => running,
+        Err(error) => {
+            let refused: Result<Created, ControlError> = Err(ControlError::from(&error));
+            let _ = starter.send(&refused, &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    let shares = running.plan.shares.clone();
+    let created: Result<Created, ControlError> = Ok(Created { notice: running.joined.notice.clone() });
+    if let Err(error) = running.watch() {
+        eprintln!("dewar-supervisor: {}", error.chain());
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = view::enter(&shares) {
+        // Without privileges there is no namespace to be had; and nobody who could enter it.
+        eprintln!("dewar-supervisor: the container's view of the filesystem is not shown: {error}");
+    }
+    if starter.send(&created, &[]).is_err() {
+        return ExitCode::FAILURE;
+    }
+    drop(starter);
+    trace::mark("created");
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Running {
+    plan: Plan,
+    joined: Joined,
+    sandbox: PathBuf,
+    link: Link,
+    process: Process,
+    console: Option<Console>,
+    stderr: Option<OwnedFd>,
+}
+
+fn create(starter: &mut Wire) -> Result<Running, Error> {
+    let request: Create = starter.receive()?.ok_or_else(|| Error::new(ErrorKind::Invalid, "The starter hung up"))?;
+    let (mut streams, console) = if request.console {
+        (Streams::default(), Some(UnixStream::from(starter.take_fd()?)))
+    } else {
+        (take_streams(starter, request.streams)?, None)
+    };
+    let plan = &request.plan;
+    let resources: Option<LinuxResources> = plan
+        .resources
+        .as_deref()
+        .map(serde_json::from_slice)
+        .transpose()
+        .kind(ErrorKind::Invalid, || "linux.resources does not parse".into())?;
+    let cgroup =
+        HostCgroup::create(plan.cgroups_path.as_deref(), &plan.id, request.systemd_cgroup, resources.as_ref())?;
+    let made = (|| {
+        cgroup.add(own_pid())?;
+        enter_network(&plan.network)?;
+        let console = console.map(|socket| Console::open(&socket, console_size(plan))).transpose()?;
+        let stderr = streams.stderr.as_ref().and_then(|fd| fd.try_clone().ok());
+        if let Some(console) = &console {
+            streams = Streams { stdin: Some(console.duplicate()?), stdout: Some(console.duplicate()?), stderr: None };
+        }
+        start(&request, &cgroup, streams, console, stderr)
+    })();
+    if made.is_err() {
+        cgroup.leave_and_delete();
+    }
+    made
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+fn console_size(plan: &Plan) -> Option<WindowSize> {
+    let process: serde_json::Value = serde_json::from_slice(&plan.process).ok()?;
+    let side = |name: &str| process.get("consoleSize")?.get(name)?.as_u64().and_then(|n| u16::try_from(n).ok());
+    Some(WindowSize { rows: side("height")?, columns: side("width")? })
+}
+
+/// What wires networks (CNI, netavark, docker's hook) does it in the namespace of this process.
+fn enter_network(network: &HostNetwork) -> Result<(), Error> {
+    match network {
+        HostNetwork::Host => Ok(()),
+        HostNetwork::New => {
+            // SAFETY: this process has one thread.
+            let made = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
+            // Without privileges nobody could wire it either: the guest has a namespace of its own all the same.
+            if made == Err(rustix::io::Errno::PERM) && !rustix::process::geteuid().is_root() {
+                return Ok(());
+            }
+            made.context(|| "Cannot make a network namespace".into())
+        }
+        HostNetwork::Path(path) => {
+            let failed = || format!("Cannot enter the network namespace {}", path.display());
+            let namespace = fs::File::open(path).kind(ErrorKind::Invalid, failed)?;
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).kind(ErrorKind::Invalid, failed)
+        }
+    }
+}
+
+fn start(
+    request: &Create,
+    cgroup: &HostCgroup,
+    streams: Streams,
+    console: Option<Console>,
+    stderr: Option<OwnedFd>,
+) -> Result<Running, Error> {
+    let plan = &request.plan;
+    let (sandbox, mut link) = connect(request)?;
+    link.send(&Ask::Join { container: plan.id.clone() }, &[])?;
+    // While the guest boots.
+    let mut record = record(plan, cgroup, &sandbox)?;
+    let folder = Folder { path: request.folder.clone() };
+    folder.write(&record)?;
+    let state = hooks::state_json(&record.state(Status::Creating));
+    hooks::run(hooks::Moment::Prestart, &plan.hooks.prestart, &state)?;
+    hooks::run(hooks::Moment::CreateRuntime, &plan.hooks.create_runtime, &state)?;
+    if plan.network != HostNetwork::Host {
+        network::check_own()?;
+    }
+    let joined = match link.receive()? {
+        Answer::Joined(joined) => joined,
+        other => return Err(strange(&other)),
+    };
+    trace::mark("sandbox joined");
+    for share in &plan.shares {
+        let tree = view::clone_tree(&share.path, share.recursive).or_else(|_| {
+            use rustix::fs::{CWD, Mode, OFlags, openat};
+            openat(CWD, &share.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        });
+        let tree = tree.context(|| format!("Cannot share {}", share.path.display()))?;
+        let ask = Ask::Share { name: share.name.clone(), read_only: share.read_only };
+        match link.ask(&ask, &[tree.as_fd()])? {
+            Answer::Done => {}
+            other => return Err(strange(&other)),
+        }
+    }
+    // From here on signals are for the container.
+    signals::block_all().context(|| "Cannot block signals".into())?;
+    let size = console.as_ref().map(|console| console.size().unwrap_or_default());
+    let streams = StreamPlan::for_exec(streams, size);
+    let state = hooks::state_json(&record.state(Status::Created));
+    link.send(&Ask::Agent(create_request(plan, &streams, state)), &[])?;
+    let process = streams.connect(&joined.vsock)?;
+    let made = link.receive().and_then(|answer| match answer {
+        Answer::Agent(Reply::Created { .. }) => Ok(()),
+        Answer::Agent(other) => Err(unexpected(&other)),
+        other => Err(strange(&other)),
+    });
+    if let Err(error) = made {
+        process.abandon();
+        return Err(error);
+    }
+    record.engine = joined.engine;
+    record.vcpus = joined.vcpus;
+    record.memory_mib = joined.memory_mib;
+    folder.write(&record)?;
+    Ok(Running { plan: plan.clone(), joined, sandbox, link, process, console, stderr })
+}
+
+fn create_request(plan: &Plan, streams: &StreamPlan, state: Vec<u8>) -> Request {
+    Request::Create(Box::new(CreateContainer {
+        id: plan.id.clone(),
+        spec: plan.spec.clone(),
+        rootfs: Rootfs::Shared { path: plan.guest_root.clone() },
+        stdio: streams.stdio(),
+        user: UserSpec::Spec,
+        files: Vec::new(),
+        init: false,
+        joins: plan.joins.clone(),
+        hook_state: state,
+    }))
+}
+
+/// The sandbox's folder, and the connection that stands for this container.
+fn connect(request: &Create) -> Result<(PathBuf, Link), Error> {
+    if let Some(sandbox) = &request.plan.joined_sandbox {
+        return Ok((sandbox.clone(), Link::connect(sandbox)?));
+    }
+    let base = request.run.join("oci");
+    crate::paths::make_private_dir(&base)?;
+    let mut bytes = [0; 6];
+    crate::control::fill_random(&mut bytes);
+    let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = base.join(name);
+    crate::paths::make_private_dir(&dir)?;
+    let (ours, theirs) = UnixStream::pair().context(|| "Cannot make a socket pair".into())?;
+    // SAFETY: this process has one thread, so that the child may do whatever the parent may.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error()).context(|| "Cannot fork the sandbox's process".into()),
+        0 => {
+            drop(ours);
+            run_sandbox(&request.plan.sandbox, &request.run, &dir, theirs);
+            std::process::exit(0)
+        }
+        _ => Ok((dir, Link::new(ours))),
+    }
+}
+
+fn run_sandbox(spec: &sandbox::SandboxSpec, run: &Path, dir: &Path, first: UnixStream) {
+    let _ = rustix::process::setsid();
+    let prepared = keep_only(&first).and_then(|()| Paths::of_program(run.to_path_buf(), run.to_path_buf()));
+    match prepared {
+        Ok(paths) => sandbox::run(&paths, dir, spec, first),
+        Err(error) => eprintln!("dewar-supervisor: {}", error.chain()),
+    }
+}
+
+/// Closes every descriptor but the error output and one: streams that the sandbox held would never end.
+fn keep_only(kept: &UnixStream) -> Result<(), Error> {
+    use std::os::fd::AsRawFd;
+    let null =
+        fs::File::options().read(true).write(true).open("/dev/null").context(|| "Cannot open /dev/null".into())?;
+    rustix::stdio::dup2_stdin(&null).context(|| "Cannot close standard input".into())?;
+    rustix::stdio::dup2_stdout(&null).context(|| "Cannot close standard output".into())?;
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).context(|| "A descriptor is negative".into())?;
+    drop(null);
+    // SAFETY: whatever lies beside the kept one belongs to values of the parent that this process never uses again; it
+    // ends without dropping them.
+    unsafe {
+        if kept > 3 {
+            libc::close_range(3, kept - 1, 0);
+        }
+        libc::close_range(kept + 1, libc::c_uint::MAX, 0);
+    }
+    Ok(())
+}
+
+fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Error> {
+    let pid = own_pid();
+    let (pid_start, _) =
+        process_start(pid).ok_or_else(|| Error::new(ErrorKind::Internal, "Cannot read this process's own state"))?;
+    let process = serde_json::from_slice(&plan.process).context(|| "The process does not parse".into())?;
+    Ok(Record {
+        id: plan.id.clone(),
+        oci_version: plan.oci_version.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        annotations: plan.annotations.clone(),
+        created: super::time::rfc3339_now(),
+        owner: super::time::user_name(),
+        pid,
+        pid_start,
+        sandbox: sandbox.to_path_buf(),
+        engine: plan.sandbox.engine,
+        vcpus: plan.sandbox.vcpus,
+        memory_mib: plan.sandbox.memory_mib,
+        started: false,
+        paused: false,
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
+        cgroup: Some(cgroup.clone()),
+        process,
+        terminal: plan.terminal,
+    })
+}
+
+impl Running {
+    /// Starts the threads that pass signals on and wait for the end, which ends this process.
+    fn watch(self) -> Result<(), Error> {
+        let Self { plan, sandbox, link, process, console, stderr, .. } = self;
+        let reference = ProcessRef { container: plan.id.clone(), exec: None };
+        pass_signals(sandbox.clone(), reference.clone(), console)?;
+        let mut waiting = Link::connect(&sandbox)?;
+        let wait = move || {
+            let exit = match waiting.agent(Request::Wait { process: reference }) {
+                Ok(Reply::Exited(status)) => Exit { code: status.code, oom_killed: status.oom_killed, error: None },
+                Ok(other) => Exit { code: 137, oom_killed: false, error: Some(unexpected(&other).chain()) },
+                Err(error) => Exit { code: 137, oom_killed: false, error: Some(error.chain()) },
+            };
+            finish(exit, link, &process, stderr)
+        };
+        std::thread::Builder::new().name("wait".into()).spawn(wait).context(|| "Cannot start a thread".into())?;
+        Ok(())
+    }
+}
+
+/// Delivers what the container wrote, lets the sandbox settle, and ends with the container's status.
+fn finish(exit: Exit, mut link: Link, process: &Process, stderr: Option<OwnedFd>) -> ! {
+    if let Some(text) = &exit.error {
+        eprintln!("dewar-supervisor: {text}");
+        if let Some(stderr) = stderr {
+            let _ = rustix::io::write(&stderr, format!("dewar-oci: {text}\n").as_bytes());
+        }
+        process.abandon();
+    } else {
+        process.wait_output();
+    }
+    if let Err(error) = link.ask(&Ask::Leave, &[]) {
+        eprintln!("dewar-supervisor: {}", error.chain());
+    }
+    std::process::exit(i32::from(exit.code))
+}
+
+/// Signals to this process are for the container's; SIGWINCH is a new size of its terminal.
+pub(super) fn pass_signals(sandbox: PathBuf, process: ProcessRef, console: Option<Console>) -> Result<(), Error> {
+    let pass = move |signal| {
+        let request = match &console {
+            Some(console) if signal == libc::SIGWINCH => {
+                Request::Resize { process: process.clone(), size: console.size().unwrap_or_default() }
+            }
+            _ => Request::Signal { process: process.clone(), signal, all: false },
+        };
+        if let Err(error) = Link::connect(&sandbox).and_then(|mut link| link.agent_done(request)) {
+            eprintln!("dewar-supervisor: signal {signal} did not arrive: {}", error.chain());
+        }
+    };
+    signals::take_all(pass).context(|| "Cannot start a thread".into())
+}

@@ -1,0 +1,248 @@
+//! The sandbox: one process that owns a machine, its shared directories and the connection to its guest's agent.
+//!
+//! It is forked by the first container's process ([`super::monitor`]) and lives as long as there is a member: each
+//! container's process holds a connection that stands for it. A member that breaks off, however it died, is deleted in the
+//! guest; with the last one the machine ends and nothing is left. Other commands connect for single calls. It trusts
+//! nothing that comes from the guest.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use dewar_protocol::{Reply, Request};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use serde::{Deserialize, Serialize};
+
+use super::link::{Answer, Ask, Joined, SOCKET};
+use crate::control::ControlError;
+use crate::control::wire::Wire;
+use crate::engine::{self, EngineChoice, Machine, MachineSpec};
+use crate::shared_fs::SharedFs;
+use crate::supervisor::{Agent, accept, explain, greet, lock, rpc_socket, with_console};
+use crate::{Error, ErrorKind, Paths, ResultExt, trace};
+
+/// Seconds that a guest gets to delete a container, and to sync, before the machine is killed.
+const PATIENCE: u64 = 10;
+
+/// The machine that a sandbox runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SandboxSpec {
+    pub engine: EngineChoice,
+    pub kernel: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
+    /// Appended to the kernel's command line.
+    pub kernel_parameters: Vec<String>,
+    pub vcpus: u8,
+    pub memory_mib: u64,
+}
+
+struct Sandbox {
+    agent: Agent,
+    shared: SharedFs,
+    joined: Joined,
+    members: Mutex<usize>,
+    /// Why the machine ended, once it has.
+    fate: Mutex<Option<String>>,
+    fate_known: Condvar,
+    /// Becomes readable when the last member has gone.
+    empty: std::os::fd::OwnedFd,
+}
+
+/// Runs a sandbox to its end. `first` is its first member's connection.
+pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, first: UnixStream) {
+    let mut wire = Wire::new(first);
+    let started = start(paths, dir, spec);
+    let (sandbox, mut machine, listener) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = wire.receive::<Ask>();
+            let refused: Result<Answer, ControlError> = Err(ControlError::from(&error));
+            let _ = wire.send(&refused, &[]);
+            let _ = fs::remove_dir_all(dir);
+            return;
+        }
+    };
+    serve(&sandbox, wire);
+    let accepting = Arc::clone(&sandbox);
+    spawn(move || {
+        while let Ok((socket, _)) = listener.accept() {
+            serve(&accepting, Wire::new(socket));
+        }
+    });
+    end(&sandbox, &mut *machine);
+    let _ = fs::remove_dir_all(dir);
+}
+
+type Started = (Arc<Sandbox>, Box<dyn Machine>, UnixListener);
+
+fn start(paths: &Paths, dir: &Path, spec: &SandboxSpec) -> Result<Started, Error> {
+    let (engine, notice) = engine::choose(paths, spec.engine)?;
+    let kernel = spec.kernel.clone().map_or_else(|| paths.lib_file("vmlinux"), Ok)?;
+    let initrd = spec.initrd.clone().map_or_else(|| paths.lib_file("initramfs.cpio"), Ok)?;
+    let listener = listen(&dir.join(SOCKET))?;
+    let shared = SharedFs::start(paths, dir)?;
+    let machine = MachineSpec {
+        dir,
+        kernel: &kernel,
+        initrd: &initrd,
+        kernel_parameters: &spec.kernel_parameters,
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        disks: Vec::new(),
+        shared_fs: Some(&shared),
+    };
+    let rpc = rpc_socket(&machine.vsock_path());
+    let agent_listener = listen(&rpc)?;
+    let mut machine = engine.start(&machine)?;
+    trace::mark("VMM spawned");
+    let agent = accept(&agent_listener, &*machine).and_then(greet);
+    let _ = fs::remove_file(&rpc);
+    let agent = agent.map_err(|e| explain(e, &mut *machine))?;
+    trace::mark("agent greeted");
+    let joined = Joined {
+        engine: engine.choice(),
+        notice,
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        vsock: machine.vsock_path().to_path_buf(),
+    };
+    let empty = eventfd(0, EventfdFlags::CLOEXEC).context(|| "Cannot make an event".into())?;
+    let sandbox = Sandbox {
+        agent,
+        shared,
+        joined,
+        members: Mutex::new(0),
+        fate: Mutex::new(None),
+        fate_known: Condvar::new(),
+        empty,
+    };
+    Ok((Arc::new(sandbox), machine, listener))
+}
+
+fn listen(path: &Path) -> Result<UnixListener, Error> {
+    UnixListener::bind(path).context(|| format!("Cannot listen on {}", path.display()))
+}
+
+/// Waits for the last member's end or the machine's, whichever is first.
+fn end(sandbox: &Sandbox, machine: &mut dyn Machine) {
+    let empty = loop {
+        let mut fds =
+            [PollFd::new(&sandbox.empty, PollFlags::IN), PollFd::from_borrowed_fd(machine.ended_fd(), PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                eprintln!("dewar-supervisor: cannot wait for the machine: {error}");
+                break true;
+            }
+            Ok(_) => break !fds[0].revents().is_empty(),
+        }
+    };
+    if !empty {
+        let ended = machine.wait();
+        let text = with_console(&format!("The machine ended before the container: {}", ended.reason), machine);
+        *lock(&sandbox.fate) = Some(text);
+        sandbox.fate_known.notify_all();
+        // The members learn it from their calls, and leave.
+        while poll(&mut [PollFd::new(&sandbox.empty, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
+        return;
+    }
+    machine.kill();
+    machine.wait();
+    trace::mark("machine gone");
+}
+
+/// What one connection stands for.
+#[derive(Default)]
+struct Member {
+    container: Option<String>,
+    shares: Vec<String>,
+}
+
+/// Answers one connection in a thread of its own.
+fn serve(sandbox: &Arc<Sandbox>, mut wire: Wire) {
+    let sandbox = Arc::clone(sandbox);
+    spawn(move || {
+        let mut member = Member::default();
+        while let Ok(Some(ask)) = wire.receive::<Ask>() {
+            let answer = sandbox.answer(ask, &mut member, &mut wire);
+            let answer: Result<Answer, ControlError> = answer.map_err(|e| ControlError::from(&sandbox.explain(e)));
+            if wire.send(&answer, &[]).is_err() {
+                break;
+            }
+        }
+        if let Err(error) = sandbox.leave(&mut member) {
+            eprintln!("dewar-supervisor: {}", error.chain());
+        }
+    });
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name("sandbox".into()).spawn(work) {
+        eprintln!("dewar-supervisor: cannot start a thread: {error}");
+    }
+}
+
+impl Sandbox {
+    fn answer(&self, ask: Ask, member: &mut Member, wire: &mut Wire) -> Result<Answer, Error> {
+        match ask {
+            Ask::Agent(request) => self.agent.call(request).map(Answer::Agent),
+            Ask::Share { name, read_only } => {
+                let tree = wire.take_fd()?;
+                self.shared.add(&name, tree.as_fd(), read_only)?;
+                member.shares.push(name);
+                Ok(Answer::Done)
+            }
+            Ask::Join { container } => {
+                if member.container.is_none() {
+                    *lock(&self.members) += 1;
+                    member.container = Some(container);
+                }
+                Ok(Answer::Joined(self.joined.clone()))
+            }
+            Ask::Info => Ok(Answer::Joined(self.joined.clone())),
+            Ask::Leave => self.leave(member).map(|()| Answer::Done),
+        }
+    }
+
+    /// Takes a member's container and shares down; the last one's guest also writes back what it holds.
+    fn leave(&self, member: &mut Member) -> Result<(), Error> {
+        let Some(container) = member.container.take() else { return Ok(()) };
+        let deleted = self.agent.call_for(Request::Delete { container }, PATIENCE);
+        for name in member.shares.drain(..) {
+            if let Err(error) = self.shared.remove(&name) {
+                eprintln!("dewar-supervisor: {}", error.chain());
+            }
+        }
+        let last = {
+            let mut members = lock(&self.members);
+            *members = members.saturating_sub(1);
+            *members == 0
+        };
+        let mut settled =
+            deleted.map(|_| ()).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        if last {
+            let synced = self.agent.call_for(Request::Shutdown, PATIENCE);
+            settled = settled.and(match synced {
+                Ok(Reply::Done) => Ok(()),
+                Ok(other) => Err(crate::supervisor::unexpected(&other)),
+                Err(error) => Err(error),
+            });
+            rustix::io::write(&self.empty, &1_u64.to_ne_bytes()).context(|| "Cannot tell the sandbox's end".into())?;
+        }
+        settled
+    }
+
+    /// When the machine has just ended, its own reason is the better one.
+    fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Machine {
+            return error;
+        }
+        let moment = Duration::from_secs(1);
+        let waited = self.fate_known.wait_timeout_while(lock(&self.fate), moment, |fate| fate.is_none());
+        let (fate, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        fate.as_ref().map_or(error, |text| Error::new(ErrorKind::Machine, text.clone()))
+    }
+}

@@ -1,0 +1,53 @@
+//! What the container's process on the host sees of the filesystem: the container's root, with its bind mounts.
+//!
+//! Engines enter that process's mount namespace to copy into a running container (`podman cp`), and read its root through
+//! procfs. They must find the container there, and not the host.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree, unmount,
+};
+use rustix::process::{fchdir, pivot_root};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::bundle::Share;
+
+/// Puts the calling thread into a mount namespace of its own whose root is the container's. `shares`: the root first.
+pub(super) fn enter(shares: &[Share]) -> Result<(), Errno> {
+    let Some((root, binds)) = shares.split_first() else { return Ok(()) };
+    // SAFETY: a mount namespace and the filesystem context it implies hold no memory or descriptors of other threads.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    let root_tree = clone_tree(&root.path, root.recursive)?;
+    move_mount(&root_tree, "", CWD, &root.path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    for bind in binds {
+        // A target that is not there, or is not what it was, is not shown.
+        if let (Ok(tree), Ok(target)) = (clone_tree(&bind.path, bind.recursive), target(&root_tree, &bind.target)) {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            let _ = move_mount(&tree, "", &target, "", flags);
+        }
+    }
+    fchdir(&root_tree)?;
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
+
+/// A copy of the mount at a path, attached nowhere.
+pub(super) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, path, flags)
+}
+
+/// The image made the tree: its links lead nowhere but into it.
+fn target(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    openat2(root.as_fd(), path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+}
