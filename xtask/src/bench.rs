@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::files;
-use crate::lab::{self, Disk, Job, Lab};
+use crate::lab::{self, Bounds, Disk, Job, Lab};
 use crate::places::{Places, Program};
 use crate::stage;
 use crate::step::{Outcome, Steps};
@@ -24,6 +25,8 @@ const PARTS: [(&str, bool, &str); 2] = [
 ];
 const LAB_MIB: u32 = 6144;
 const LAB_CPUS: u32 = 2;
+/// Figures come one by one.
+const BOUNDS: Bounds = Bounds { silence: Duration::from_secs(15 * 60), total: Duration::from_secs(60 * 60) };
 
 /// One figure: what it is, its unit, one value a run.
 #[derive(Debug, PartialEq)]
@@ -65,6 +68,7 @@ fn run(places: &Places, lab: &Lab, part: &str, deterministic: bool, program: &Os
         env: vec!["DEWAR_ENGINE=kvm".into()],
         command: vec!["/run/lab/dewar-bench".into(), part.into()],
         out: None,
+        bounds: BOUNDS,
     })?;
     ensure!(ended.code == 0, "The measuring program failed with code {}", ended.code);
     let text = String::from_utf8_lossy(&ended.output);

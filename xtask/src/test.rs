@@ -1,6 +1,5 @@
 //! `cargo xtask test`: unit tests, then the cases that boot a guest; closes on the runners' own counts.
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -8,7 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::kernel::Recipe;
-use crate::lab::{self, Disk, Job, Lab};
+use crate::lab::groups::{Group, Phase, Tally};
+use crate::lab::{self, Lab};
 use crate::packages;
 use crate::places::Places;
 use crate::stage::{self, cargo};
@@ -43,9 +43,23 @@ impl Counts {
 
 /// One group of tests with what its runners reported.
 struct Report {
-    name: &'static str,
+    name: String,
     counts: Counts,
     success: bool,
+    /// What the counts do not say.
+    remark: String,
+}
+
+impl Report {
+    fn of_lab(name: &str, tally: &Tally) -> Self {
+        let mut remark = if tally.boots > 1 { format!("; {} boots of the lab", tally.boots) } else { String::new() };
+        if tally.only_again > 0 {
+            remark.push_str(&format!("; {} of the passed failed at first and were run once more", tally.only_again));
+        }
+        let [passed, failed, ignored] =
+            [tally.passed, tally.failed, tally.skipped].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        Self { name: name.to_owned(), counts: Counts { passed, failed, ignored }, success: failed == 0, remark }
+    }
 }
 
 pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
@@ -65,26 +79,29 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
         cases
     };
     let mut reports = vec![run("unit", &mut unit)?, run("cases on qemu", &mut cases("qemu"))?];
-    reports.push(match &lab {
-        Some(lab) => run_in_lab(places, lab, filter, &bzimage)?,
-        None => run("cases on kvm", &mut cases("kvm"))?,
-    });
+    match &lab {
+        Some(lab) => reports.extend(run_in_lab(places, lab, filter, &bzimage)?),
+        None => reports.push(run("cases on kvm", &mut cases("kvm"))?),
+    }
     if filter.is_none() {
         // A group that ran nothing is not a group that passed.
         reports.iter_mut().for_each(|report| report.success &= report.counts.passed > 0);
     }
 
     eprintln!();
+    let mut sum = Counts::default();
     for report in &reports {
         let Counts { passed, failed, ignored } = report.counts;
         let verdict = if report.success { "ok" } else { "FAILED" };
-        eprintln!("{}: {verdict}: {passed} passed, {failed} failed, {ignored} ignored", report.name);
+        eprintln!("{}: {verdict}: {passed} passed, {failed} failed, {ignored} ignored{}", report.name, report.remark);
+        sum = Counts { passed: sum.passed + passed, failed: sum.failed + failed, ignored: sum.ignored + ignored };
     }
+    println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
     Ok(if reports.iter().all(|report| report.success) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a command with its output on the terminal, adding up what the runners say on the way.
-fn run(name: &'static str, command: &mut Command) -> Result<Report> {
+fn run(name: &str, command: &mut Command) -> Result<Report> {
     eprintln!("\n{name} …");
     let mut child = command.stdout(Stdio::piped()).spawn().context("Failed to start cargo")?;
     let mut counts = Counts::default();
@@ -96,7 +113,7 @@ fn run(name: &'static str, command: &mut Command) -> Result<Report> {
         }
     }
     let status = child.wait().context("Failed to wait for cargo")?;
-    Ok(Report { name, counts, success: status.success() })
+    Ok(Report { name: name.to_owned(), counts, success: status.success(), remark: String::new() })
 }
 
 /// Whether this host's KVM runs the guest's ring 0 on hardware.
@@ -106,44 +123,39 @@ fn real_kvm(places: &Places) -> Result<bool> {
     Ok(String::from_utf8_lossy(&probe.stdout).contains("\"verdict\":\"real\""))
 }
 
-/// The same executable in the nested machine, whose KVM is real.
-fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Report> {
-    let name = "cases on kvm, in the lab";
-    eprintln!("\n{name} …");
-    let program = cases_executable(places)?;
-    let file = program.file_name().context("The cases have no name")?;
-    let mut command: Vec<OsString> = vec![Path::new("/run/lab").join(file).into()];
-    // Its processors are emulated ones: two guests at a time are enough.
-    command.extend(["--test-threads", "2"].map(Into::into));
-    command.extend(filter.map(Into::into));
-    let disks = vec![Disk { from: places.stage.clone(), at: "/opt/dewar".into() }];
+/// The groups that run in the nested machine, whose KVM is real. A new one is one more entry.
+fn lab_groups(places: &Places, bzimage: &Path) -> Result<Vec<Group>> {
     let env = ["DEWAR_STAGE=/opt/dewar", "DEWAR_CASES_ENGINE=kvm", "DEWAR_CASES_BZIMAGE=/run/lab/bzImage"];
-    let ended = lab.run(&Job {
-        deterministic: false,
-        smp: 2,
-        memory_mib: 8192,
-        disks,
-        files: vec![program, bzimage.to_path_buf()],
+    Ok(vec![Group {
+        name: "cases on kvm, in the lab".to_owned(),
+        program: runner(places, "dewar-cases", "cases")?,
+        args: Vec::new(),
         env: env.map(Into::into).to_vec(),
-        command,
-        out: None,
-    })?;
-    let mut counts = Counts::default();
-    String::from_utf8_lossy(&ended.output).lines().for_each(|line| counts.add(line));
-    Ok(Report { name, counts, success: ended.code == 0 })
+        files: vec![bzimage.to_path_buf()],
+    }])
 }
 
-/// Builds the cases and answers where their executable is.
-fn cases_executable(places: &Places) -> Result<PathBuf> {
+fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Vec<Report>> {
+    let groups = lab_groups(places, bzimage)?;
+    let phase = Phase::new(lab, &places.stage);
+    let run = |group: &Group| {
+        eprintln!("\n{} …", group.name);
+        phase.run(group, filter).map(|tally| Report::of_lab(&group.name, &tally))
+    };
+    groups.iter().map(run).collect()
+}
+
+/// Builds a package's runner and answers where it is.
+fn runner(places: &Places, package: &str, test: &str) -> Result<PathBuf> {
     let mut build = cargo(places);
-    build.args(["test", "--package", "dewar-cases", "--test", "cases", "--no-run", "--message-format", "json"]);
+    build.args(["test", "--package", package, "--test", test, "--no-run", "--message-format", "json"]);
     let output = build.stderr(Stdio::inherit()).output().context("Failed to start cargo")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let executable = text.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "cases").then(|| message["executable"].as_str().map(PathBuf::from))?
+        (message["target"]["name"] == test).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    executable.context("cargo named no executable of the cases")
+    executable.with_context(|| format!("cargo named no executable of {package}"))
 }
 
 #[cfg(test)]

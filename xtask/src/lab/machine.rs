@@ -2,24 +2,25 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use dewar_rootfs::cpio::Archive;
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::watch::{Bounds, Channel, Channels, End, Watched, watch};
 use crate::packages;
 use crate::places::Places;
 
 /// What TCG cannot emulate is named, so that QEMU does not warn about it at each start.
 const CPU: &str = "EPYC-Rome,+svm,+npt,-rdseed,-sha-ni,-rdpid,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,\
                    -perfctr-core,-clzero,-xsaveerptr,-wbnoinvd,-ibpb,-amd-stibp,-nrip-save,-xsavec,-xsaves";
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check \
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr tsc=reliable no_timer_check \
                        random.trust_cpu=on audit=0";
 /// Sparse; the job goes in and the results come back.
 const EXCHANGE_MIB: u64 = 512;
@@ -50,6 +51,7 @@ pub struct Job {
     pub command: Vec<OsString>,
     /// Where /out lands.
     pub out: Option<PathBuf>,
+    pub bounds: Bounds,
 }
 
 /// How a job ended.
@@ -58,6 +60,29 @@ pub struct Ended {
     pub code: u8,
     /// What it wrote on standard output, which was passed on as it came.
     pub output: Vec<u8>,
+}
+
+/// A boot, which may have died before its job ended.
+#[derive(Debug)]
+pub struct Boot {
+    /// The job's exit code, or why there is none: a clause, and the console's last lines.
+    pub code: Result<u8, Death>,
+    /// What the job wrote on standard output, which was passed on as it came.
+    pub output: Vec<u8>,
+}
+
+/// Why a boot left no result.
+#[derive(Debug)]
+pub struct Death {
+    pub end: End,
+    pub console: String,
+}
+
+impl Death {
+    /// One line, and below it the console's last ones.
+    pub fn report(&self) -> String {
+        format!("The lab {}; the last lines of its console:\n{}", self.end.reason(), self.console)
+    }
 }
 
 /// The image and the scripts to boot.
@@ -73,26 +98,49 @@ impl Lab {
     }
 
     /// Boots, runs the job with its output passed through, and answers how it ended.
+    ///
+    /// # Errors
+    /// Also when the machine dies before its job ends.
     pub fn run(&self, job: &Job) -> Result<Ended> {
-        let run = tempfile::Builder::new().prefix("dewar-lab").tempdir().context("Failed to make a folder")?;
+        if job.command.is_empty() {
+            return self.shell(job);
+        }
+        let Boot { code, output } = self.boot(job)?;
+        match code {
+            Ok(code) => Ok(Ended { code, output }),
+            Err(death) => bail!("{}", death.report()),
+        }
+    }
+
+    /// The same, when a death of the machine is an answer.
+    ///
+    /// # Errors
+    /// When the machine cannot be started, or its results not be read.
+    pub fn boot(&self, job: &Job) -> Result<Boot> {
+        let run = run_folder()?;
         let dir = run.path();
         let mut qemu = self.command(job, dir)?;
-        if job.command.is_empty() {
-            let status = qemu.args(["-serial", "mon:stdio"]).status().context("Failed to run QEMU")?;
-            return Ok(Ended { code: if status.success() { 0 } else { LAB_FAILED }, output: Vec::new() });
-        }
-        let console = dir.join("console");
-        qemu.args(["-serial", &format!("file:{}", console.display()), "-device", "virtio-serial-pci"]);
-        let out = channel(&mut qemu, dir, "out", Box::new(io::stdout()))?;
-        let err = channel(&mut qemu, dir, "err", Box::new(io::stderr()))?;
-        let status = qemu.stdin(Stdio::null()).status().context("Failed to run QEMU")?;
-        if !status.success() {
-            // Before QEMU opens them the fifos have no writer and their readers would wait for ever.
-            bail!("QEMU failed ({status})");
-        }
-        let output = out.join().map_err(|_| anyhow!("A thread panicked"))?;
-        err.join().map_err(|_| anyhow!("A thread panicked"))?;
-        Ok(Ended { code: results(job, dir, &console)?, output })
+        let console = channel(&mut qemu, dir, "console")?;
+        qemu.args(["-serial", "chardev:console", "-device", "virtio-serial-pci"]);
+        let [out, err] = ["out", "err"].map(|name| {
+            let channel = channel(&mut qemu, dir, name)?;
+            qemu.args(["-device", &format!("virtserialport,chardev={name},name=lab.{name}")]);
+            Ok::<_, anyhow::Error>(channel)
+        });
+        let channels = Channels { out: out?, err: err?, console };
+        let Watched { end, output, console } = watch(&mut qemu, channels, job.bounds)?;
+        let code = match end {
+            End::Exited(_) => results(job, dir)?,
+            _ => None,
+        };
+        Ok(Boot { code: code.ok_or_else(|| Death { end, console: console.tail() }), output })
+    }
+
+    fn shell(&self, job: &Job) -> Result<Ended> {
+        let run = run_folder()?;
+        let status = self.command(job, run.path())?.args(["-serial", "mon:stdio"]).status();
+        let status = status.context("Failed to run QEMU")?;
+        Ok(Ended { code: if status.success() { 0 } else { LAB_FAILED }, output: Vec::new() })
     }
 
     fn command(&self, job: &Job, dir: &Path) -> Result<Command> {
@@ -101,6 +149,10 @@ impl Lab {
         let exchange = dir.join("exchange.img");
         write_job(job, dir, &exchange)?;
         let mut qemu = Command::new(packages::find_tool("qemu-system-x86_64")?);
+        // SAFETY: between fork and exec it does nothing but one prctl call.
+        unsafe {
+            qemu.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(Into::into));
+        }
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35,hpet=off,smm=off", "-cpu", CPU]);
         let memory = job.memory_mib;
         qemu.args(["-m", &format!("{memory}M,maxmem={}M,slots=1", memory + 65536)]);
@@ -225,29 +277,20 @@ fn quote(word: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A byte channel out of the lab: a virtio port whose host side is a fifo (QEMU's own stdio hangs a port up when input
-/// ends). The thread answers what came, after having passed it on.
-fn channel(qemu: &mut Command, dir: &Path, name: &str, mut sink: Box<dyn Write + Send>) -> Result<JoinHandle<Vec<u8>>> {
-    let path = dir.join(name);
-    rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("Failed to make a fifo")?;
-    qemu.args(["-chardev", &format!("file,id={name},path={}", path.display())]);
-    qemu.args(["-device", &format!("virtserialport,chardev={name},name=lab.{name}")]);
-    Ok(std::thread::spawn(move || {
-        let mut all = Vec::new();
-        let Ok(mut fifo) = File::open(path) else { return all };
-        let mut buffer = [0; 65536];
-        while let Ok(n @ 1..) = fifo.read(&mut buffer) {
-            let bytes = buffer.get(..n).unwrap_or_default();
-            all.extend_from_slice(bytes);
-            // Whoever reads this may have gone; the lab's run ends all the same.
-            let _ = sink.write_all(bytes).and_then(|()| sink.flush());
-        }
-        all
-    }))
+fn run_folder() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("dewar-lab").tempdir().context("Failed to make a folder")
 }
 
-/// Takes /out back from the exchange disk.
-fn results(job: &Job, dir: &Path, console: &Path) -> Result<u8> {
+/// A channel and QEMU's end of it, a character device of this name.
+fn channel(qemu: &mut Command, dir: &Path, name: &str) -> Result<Channel> {
+    let path = dir.join(name);
+    let channel = Channel::new(&path)?;
+    qemu.args(["-chardev", &format!("file,id={name},path={}", path.display())]);
+    Ok(channel)
+}
+
+/// Takes /out back from the exchange disk; none when nothing was left on it.
+fn results(job: &Job, dir: &Path) -> Result<Option<u8>> {
     let back = dir.join("back");
     fs::create_dir(&back)?;
     let mut exchange = File::open(dir.join("exchange.img"))?;
@@ -255,12 +298,7 @@ fn results(job: &Job, dir: &Path, console: &Path) -> Result<u8> {
     let tar =
         Command::new("tar").arg("-C").arg(&back).arg("-xf").arg("-").stdin(exchange).stderr(Stdio::null()).status()?;
     let code = fs::read_to_string(back.join(".rc")).ok().and_then(|text| text.trim().parse::<u8>().ok());
-    let (true, Some(code)) = (tar.success(), code) else {
-        let text = fs::read(console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        bail!("The lab ended without a result; its console:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
-    };
+    let (true, Some(code)) = (tar.success(), code) else { return Ok(None) };
     if let Some(out) = &job.out {
         fs::remove_file(back.join(".rc"))?;
         fs::create_dir_all(out)?;
@@ -269,7 +307,7 @@ fn results(job: &Job, dir: &Path, console: &Path) -> Result<u8> {
             bail!("Failed to copy the lab's results to {}", out.display());
         }
     }
-    Ok(code)
+    Ok(Some(code))
 }
 
 #[cfg(test)]

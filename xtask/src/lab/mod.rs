@@ -1,11 +1,15 @@
 //! `cargo xtask lab`: runs a command in a nested machine that has a true `/dev/kvm`; see tests/lab/README.md.
 
+pub mod groups;
 mod image;
 mod machine;
+mod outcomes;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -14,6 +18,7 @@ use crate::stage;
 use crate::step::Steps;
 
 pub use machine::{Disk, Job, Lab};
+pub use watch::Bounds;
 
 /// Steps that [`prepare`] takes.
 pub const STEPS: usize = 2;
@@ -42,6 +47,12 @@ pub struct LabArgs {
     /// Environment for the command.
     #[arg(long = "env", value_name = "K=V")]
     env: Vec<String>,
+    /// Kill the lab when nothing came from it for this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    max_silence: Option<u64>,
+    /// Kill the lab after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    max_time: Option<u64>,
     /// The command; none: a shell.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -74,6 +85,8 @@ pub fn task(places: &Places, args: LabArgs) -> Result<ExitCode> {
         let name = name.map_or_else(|| from.file_name().unwrap_or_default().to_string_lossy().into_owned(), Into::into);
         disks.push(Disk { from, at: format!("/mnt/{name}") });
     }
+    // A year is for ever.
+    let seconds = |given: Option<u64>| Duration::from_secs(given.unwrap_or(u64::MAX).min(365 * 24 * 3600));
     let job = Job {
         deterministic: args.deterministic,
         smp: args.smp,
@@ -83,6 +96,7 @@ pub fn task(places: &Places, args: LabArgs) -> Result<ExitCode> {
         env: args.env,
         command: args.command,
         out: args.out,
+        bounds: Bounds { silence: seconds(args.max_silence), total: seconds(args.max_time) },
     };
     lab.run(&job).map(|ended| ExitCode::from(ended.code))
 }
