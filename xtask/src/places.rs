@@ -16,8 +16,9 @@ pub struct Program {
 }
 
 /// Programs of the staged prefix.
-pub const PROGRAMS: [Program; 4] = [
+pub const PROGRAMS: [Program; 5] = [
     Program { name: "dewar", package: "dewar", is_static: false },
+    Program { name: "dewar-fs", package: "dewar-fs", is_static: true },
     Program { name: "dewar-oci", package: "dewar-oci", is_static: true },
     Program { name: "dewar-supervisor", package: "dewar-runtime", is_static: true },
     Program { name: "dewar-vmm", package: "dewar-vmm", is_static: true },
