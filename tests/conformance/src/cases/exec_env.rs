@@ -1,0 +1,18 @@
+//! `exec --env` adds to the environment of the container's process.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::Host;
+
+pub fn run(host: &Host) -> Result<()> {
+    let mut bundle = host.bundle()?;
+    bundle.push("/process/env", json!("INHERITED=yes")).script("echo up; exec sleep 1000");
+    let mut container = bundle.create()?;
+    container.start()?;
+    container.says("up")?;
+
+    let out = container.exec(&["--env", "ADDED=a b"], &["sh", "-c", "echo $ADDED $INHERITED"])?.success()?;
+    ensure!(out == "a b yes\n", "{out:?}");
+    Ok(())
+}
