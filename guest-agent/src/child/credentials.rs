@@ -6,19 +6,21 @@ use std::{
     path::Path,
 };
 
-use dewar_protocol::UserSpec;
+use dewar_protocol::{ErrorKind, UserSpec};
 use rustix::{
     fs::{FileType, Gid, Mode, Uid, fchown, fstat},
-    process::{chdir, umask},
+    process::{chdir, getcwd, umask},
     stdio::{stderr, stdin, stdout},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
 use crate::{
     container::process::ProcessPlan,
-    error::{Doing, Result},
+    error::{Doing, Failure, Result},
     seccomp::Program,
-    security, users,
+    security,
+    sys::scheduling,
+    users,
 };
 
 /// Who the process will be.
@@ -38,7 +40,7 @@ pub fn look_up(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<Who> {
         }
         UserSpec::Lookup(user) => {
             let found = users::lookup(root, user)
-                .doing_as(dewar_protocol::ErrorKind::Invalid, || format!("Looking up the user {user:?} failed"))?;
+                .doing_as(ErrorKind::Invalid, || format!("Looking up the user {user:?} failed"))?;
             let mut groups = found.groups;
             groups.extend_from_slice(&plan.groups);
             Ok(Who { uid: found.uid, gid: found.gid, groups, home: Some(found.home) })
@@ -74,6 +76,7 @@ impl Who {
     /// Gives up every right the process is not to have. Afterwards this process is the user.
     pub fn become_user(&self, plan: &ProcessPlan, seccomp: Option<&Program>) -> Result<()> {
         let rights = || "Setting capabilities failed".to_owned();
+        plan.scheduling.apply()?;
         plan.rlimits.apply().doing(|| "Setting resource limits failed".into())?;
         plan.capabilities.drop_bounding().doing(rights)?;
         // Loading a filter without no_new_privs needs a capability that is about to go.
@@ -93,6 +96,7 @@ impl Who {
         if early.is_err() {
             enter(&plan.cwd)?;
         }
+        check_inside()?;
         umask(Mode::from_raw_mode(plan.umask));
         if plan.no_new_privileges {
             security::set_no_new_privs().doing(|| "Setting no_new_privs failed".into())?;
@@ -103,6 +107,19 @@ impl Who {
 
 fn enter(cwd: &Path) -> Result<()> {
     chdir(cwd).doing(|| format!("Entering the working directory {} failed", cwd.display()))
+}
+
+/// A working directory that has no path from the root is one that was reached through a leaked descriptor.
+fn check_inside() -> Result<()> {
+    let failed = || "The working directory is not inside the container's root".to_owned();
+    let cwd = getcwd(Vec::new()).doing_as(ErrorKind::Invalid, failed)?;
+    if cwd.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Failure::invalid(failed())) }
+}
+
+/// Sets the personality of the calling process, and of what it runs.
+pub fn set_personality(personality: Option<u32>) -> Result<()> {
+    let set = personality.map_or(Ok(()), scheduling::set_personality);
+    set.doing(|| "Setting the personality failed".into())
 }
 
 /// Takes the root user of a user namespace that has just been given its mappings.

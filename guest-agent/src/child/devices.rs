@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, openat, symlinkat},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, openat, statat,
+        symlinkat,
+    },
     io::Errno,
 };
 
@@ -50,9 +53,9 @@ pub fn populate(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<
         }
         let kind = FileType::CharacterDevice;
         let device = Device { path, kind, major, minor, mode: 0o666, uid: 0, gid: 0 };
-        make(root, &device, bind)?;
+        make(root, &device, (bind, Found::Anything))?;
     }
-    devices.iter().try_for_each(|device| make(root, device, bind))?;
+    devices.iter().try_for_each(|device| make(root, device, (bind, Found::Same)))?;
     let directory = paths::ensure(root, Path::new("dev"), Missing::Directory).doing(|| "Opening /dev failed".into())?;
     for (target, name) in LINKS {
         match symlinkat(target, &directory, name) {
@@ -63,28 +66,80 @@ pub fn populate(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<
     Ok(())
 }
 
-fn make(root: BorrowedFd<'_>, device: &Device, bind: bool) -> Result<()> {
+/// What may be at a device's path already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The image brought something of that name, which is its own affair.
+    Anything,
+    Same,
+}
+
+fn make(root: BorrowedFd<'_>, device: &Device, (bind, found): (bool, Found)) -> Result<()> {
     let failed = || format!("Making the device {} failed", device.path.display());
-    if bind {
-        let source = Path::new("/dev").join(device.path.strip_prefix("/dev").unwrap_or(&device.path));
-        let source = openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(failed)?;
-        let target = paths::ensure(root, &device.path, Missing::File).doing(failed)?;
-        return mounts::bind(source.as_fd(), target.as_fd()).doing(failed);
-    }
     let (Some(name), Some(parent)) = (device.path.file_name(), device.path.parent()) else {
         return Err(Failure::invalid(format!("{} is no path of a device", device.path.display())));
     };
+    if bind && device.kind != FileType::Fifo {
+        return bind_guest_s(root, device);
+    }
     let parent = paths::ensure(root, parent, Missing::Directory).doing(failed)?;
-    let number = makedev(device.major, device.minor);
+    let number = if device.kind == FileType::Fifo { 0 } else { makedev(device.major, device.minor) };
     match mknodat(&parent, name, device.kind, Mode::from(device.mode), number) {
-        // The image brought something of that name, which is its own affair.
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) if found == Found::Anything => return Ok(()),
+        Err(Errno::EXIST) => {
+            let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).doing(failed)?;
+            if (FileType::from_raw_mode(there.st_mode), there.st_rdev) == (device.kind, number) {
+                return Ok(());
+            }
+            let path = device.path.display();
+            return Err(Failure::invalid(format!("The device {path} cannot be made: there is something else")));
+        }
+        // A root filesystem that is the host's takes no nodes.
+        Err(Errno::PERM | Errno::ACCESS) if device.kind != FileType::Fifo => return bind_guest_s(root, device),
         other => other.doing(failed)?,
     }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     if (device.uid, device.gid) != (0, 0) {
-        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(failed)?;
         chmodat(&parent, name, Mode::from(device.mode), AtFlags::empty()).doing(failed)?;
     }
     Ok(())
+}
+
+/// Mounts the guest's own node of a device.
+fn bind_guest_s(root: BorrowedFd<'_>, device: &Device) -> Result<()> {
+    let failed = || format!("Making the device {} failed", device.path.display());
+    let kind = if device.kind == FileType::BlockDevice { "block" } else { "char" };
+    // The kernel knows what it calls the device; a standard one lies where it always does.
+    let known = std::fs::read_link(format!("/sys/dev/{kind}/{}:{}", device.major, device.minor));
+    let name = known.ok().and_then(|link| device_name(&link));
+    let source = match name {
+        Some(name) => Path::new("/dev").join(name),
+        None => Path::new("/dev").join(device.path.strip_prefix("/dev").unwrap_or(&device.path)),
+    };
+    let source = openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(failed)?;
+    let there = fstat(&source).doing(failed)?;
+    if (FileType::from_raw_mode(there.st_mode), there.st_rdev) != (device.kind, makedev(device.major, device.minor)) {
+        let (path, major, minor) = (device.path.display(), device.major, device.minor);
+        return Err(Failure::invalid(format!("The guest has no device {major}:{minor} for {path}")));
+    }
+    let target = paths::ensure(root, &device.path, Missing::File).doing(failed)?;
+    mounts::bind(source.as_fd(), target.as_fd()).doing(failed)
+}
+
+/// The name below `/dev` of a link in `/sys/dev`, whose last part has `!` for each `/`.
+fn device_name(link: &Path) -> Option<String> {
+    link.file_name().map(|name| name.to_string_lossy().replace('!', "/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_name_of_a_device_is_a_path() {
+        let name = |link: &str| device_name(Path::new(link));
+        assert_eq!(name("../../devices/virtual/mem/null").as_deref(), Some("null"));
+        assert_eq!(name("../../devices/virtual/misc/net!tun").as_deref(), Some("net/tun"));
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
 pub struct Exec<'a> {
     pub plan: &'a ProcessPlan,
     pub seccomp: Option<&'a Program>,
+    pub personality: Option<u32>,
     pub stdio: &'a ChildStdio,
     pub report: BorrowedFd<'a>,
     /// The container's init.
@@ -41,6 +42,8 @@ impl Exec<'_> {
     fn start(&self) -> Result<Infallible> {
         // First: in the container's namespaces its processes may be able to look at this one.
         let init = leave_agent(self.stdio, self.report, &[self.init])?;
+        let labels = self.plan.labels.open()?;
+        self.plan.scheduling.begin()?;
         let failed = || "Entering the container's namespaces failed".to_owned();
         let init = init.first().ok_or_else(|| Failure::state(failed()))?;
         process::set_namespaces(init, self.namespaces).doing(failed)?;
@@ -60,8 +63,10 @@ impl Exec<'_> {
             terminal::attach(root.as_fd(), false)?;
         }
         who.own_streams()?;
+        credentials::set_personality(self.personality)?;
         who.become_user(self.plan, self.seccomp)?;
         let command = Command::find(&self.plan.arguments, who.environment(self.plan))?;
+        labels.apply()?;
         credentials::filter(self.plan, self.seccomp)?;
         Err(command.run())
     }

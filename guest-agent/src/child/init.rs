@@ -12,7 +12,9 @@ use rustix::{
 
 use super::{
     command::Command,
-    credentials, devices, give_up, leave_agent, mounts,
+    credentials, devices, give_up,
+    hooks::Hooks,
+    leave_agent, mounts,
     paths::{self, Missing},
     pivot, reaper, report, terminal,
 };
@@ -48,6 +50,7 @@ impl Init<'_> {
         let plan = self.plan;
         let keep: Vec<_> = self.shared.iter().map(AsFd::as_fd).collect();
         let shared = leave_agent(self.stdio, self.report, &keep)?;
+        let labels = plan.process.labels.open()?;
         match plan.namespaces.user {
             Whose::Own => {
                 report::wait_go()?;
@@ -70,10 +73,14 @@ impl Init<'_> {
         self.seal(&root)?;
         pivot(root.fd()).doing(|| "Entering the root filesystem failed".into())?;
         who.own_streams()?;
+        let hooks = Hooks::prepare(&plan.hooks, &plan.hook_state)?;
+        credentials::set_personality(plan.personality)?;
         who.become_user(&plan.process, plan.seccomp.as_ref())?;
         let command = Command::find(&plan.process.arguments, who.environment(&plan.process))?;
         report::ready()?;
         report::wait_go()?;
+        hooks.map_or(Ok(()), |hooks| hooks.run())?;
+        labels.apply()?;
         credentials::filter(&plan.process, plan.seccomp.as_ref())?;
         if plan.init { reaper::run(&command) } else { Err(command.run()) }
     }

@@ -9,6 +9,7 @@ pub mod copy_up;
 pub mod credentials;
 pub mod devices;
 pub mod exec;
+pub mod hooks;
 pub mod init;
 pub mod mounts;
 pub mod paths;

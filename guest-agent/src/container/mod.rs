@@ -1,10 +1,12 @@
-//! Containers: what they are to be ([`plan`], [`process`], [`mounts`], [`namespaces`]), what they stand on ([`rootfs`],
+//! Containers: what they are to be ([`plan`], [`process`], [`mounts`], [`namespaces`], [`hooks`]), what they stand on ([`rootfs`],
 //! [`shared`], [`sandbox`]), their streams ([`stdio`]), and how their processes are made ([`spawn`], [`usher`]).
 
+pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
 pub mod plan;
 pub mod process;
+pub mod reading;
 pub mod rootfs;
 pub mod sandbox;
 pub mod shared;

@@ -12,13 +12,16 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxResources, Spe
 use rustix::fs::FileType;
 
 use super::{
+    hooks::{self, Hook},
     mounts::{Change, Mount, absolute},
     namespaces::{Namespaces, Whose},
-    process::ProcessPlan,
+    process::{ProcessPlan, Role},
+    reading,
 };
 use crate::{
     child::devices::Device,
     error::{Doing, Failure, Result},
+    scheduling,
     seccomp::Program,
 };
 
@@ -40,6 +43,11 @@ pub struct Plan {
     pub sysctls: Vec<(PathBuf, String)>,
     pub seccomp: Option<Program>,
     pub resources: Option<LinuxResources>,
+    /// For personality(2).
+    pub personality: Option<u32>,
+    /// Programs that run before the command, and what they read.
+    pub hooks: Vec<Hook>,
+    pub hook_state: Vec<u8>,
     pub init: bool,
 }
 
@@ -47,11 +55,9 @@ impl Plan {
     /// Reads a request.
     pub fn from_request(request: &CreateContainer) -> Result<Self> {
         check_id(&request.id)?;
-        let spec: Spec = serde_json::from_slice(&request.spec)
-            .doing_as(ErrorKind::Invalid, || "The container's specification does not parse".into())?;
-        let process = spec.process().as_ref().ok_or_else(|| Failure::invalid("The specification has no process"))?;
+        let (spec, process) = reading::spec(&request.spec)?;
         let linux = spec.linux().as_ref().ok_or_else(|| Failure::invalid("The specification has no linux section"))?;
-        refuse_unsupported(&spec, linux)?;
+        refuse_unsupported(linux)?;
         let files: Vec<PathBuf> =
             request.files.iter().map(|file| absolute(Path::new(&file.path))).collect::<Result<_>>()?;
         let namespaces = Namespaces::from_spec(linux, &request.joins)?;
@@ -61,7 +67,7 @@ impl Plan {
         let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         let seccomp = linux.seccomp().as_ref().map(Program::compile).transpose();
         Ok(Self {
-            process: ProcessPlan::from_spec(process, &request.user)?,
+            process: ProcessPlan::from_spec(&process, &request.user, Role::Init)?,
             hostname: name(spec.hostname().as_ref(), namespaces.uts)?,
             domainname: name(spec.domainname().as_ref(), namespaces.uts)?,
             mounts: mounts(&spec, &files)?,
@@ -72,6 +78,9 @@ impl Plan {
             sysctls: sysctls(linux.sysctl().as_ref(), &spec, &namespaces)?,
             seccomp: seccomp.doing_as(ErrorKind::Unsupported, || "The seccomp section cannot be applied".into())?,
             resources: linux.resources().clone(),
+            personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
+            hooks: hooks::from_spec(spec.hooks().as_ref())?,
+            hook_state: request.hook_state.clone(),
             init: request.init,
             namespaces,
         })
@@ -87,12 +96,10 @@ pub fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
-fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+fn refuse_unsupported(linux: &Linux) -> Result<()> {
     let given = [
-        ("hooks", spec.hooks().as_ref().is_some_and(|hooks| *hooks != oci_spec::runtime::Hooks::default())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
     ];

@@ -6,11 +6,13 @@ use std::{
 };
 
 use dewar_protocol::UserSpec;
-use oci_spec::runtime::Process;
 
+use super::reading::ReadProcess;
 use crate::{
     error::{Doing, Failure, Result},
+    lsm::Labels,
     machine,
+    scheduling::Scheduling,
     security::{CapabilitySets, Rlimits},
 };
 
@@ -31,14 +33,25 @@ pub struct ProcessPlan {
     pub rlimits: Rlimits,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub scheduling: Scheduling,
+    pub labels: Labels,
+}
+
+/// Which process of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Init,
+    /// `execCPUAffinity` is of these only.
+    Exec,
 }
 
 impl ProcessPlan {
     /// Reads the specification.
-    pub fn from_spec(process: &Process, user: &UserSpec) -> Result<Self> {
-        refuse_unsupported(process)?;
+    pub fn from_spec(read: &ReadProcess, user: &UserSpec, role: Role) -> Result<Self> {
+        let process = &read.process;
         let (capabilities, left_out) = CapabilitySets::from_spec(process.capabilities().as_ref());
-        left_out.iter().for_each(|sentence| machine::say(sentence));
+        read.left_out.iter().chain(&left_out).for_each(|sentence| machine::say(sentence));
+        let affinity = process.exec_cpu_affinity().as_ref().filter(|_| role == Role::Exec);
         let arguments = strings(process.args().as_deref().unwrap_or_default(), "argument")?;
         if arguments.is_empty() {
             return Err(Failure::invalid("The process has no arguments"));
@@ -57,26 +70,14 @@ impl ProcessPlan {
                 .doing_as(dewar_protocol::ErrorKind::Invalid, || "The resource limits cannot be set".into())?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
+            scheduling: Scheduling::from_spec(read.scheduler.as_ref(), process.io_priority().as_ref(), affinity)?,
+            labels: Labels::from_spec(process.apparmor_profile().as_ref(), process.selinux_label().as_ref())?,
         })
     }
 
     /// Whether the environment sets HOME.
     pub fn has_home(&self) -> bool {
         self.environment.iter().any(|variable| variable.to_bytes().starts_with(b"HOME="))
-    }
-}
-
-fn refuse_unsupported(process: &Process) -> Result<()> {
-    let given = [
-        ("apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|profile| !profile.is_empty())),
-        ("selinuxLabel", process.selinux_label().as_ref().is_some_and(|label| !label.is_empty())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(Failure::unsupported(format!("The process setting {name} is not supported"))),
-        None => Ok(()),
     }
 }
 
@@ -90,7 +91,8 @@ fn working_directory(cwd: &Path) -> Result<PathBuf> {
     Ok(cwd.to_owned())
 }
 
-fn strings(values: &[String], what: &str) -> Result<Vec<CString>> {
+/// Texts as C has them.
+pub fn strings(values: &[String], what: &str) -> Result<Vec<CString>> {
     values
         .iter()
         .map(|value| CString::new(value.as_str()))
@@ -102,10 +104,10 @@ fn strings(values: &[String], what: &str) -> Result<Vec<CString>> {
 mod tests {
     use dewar_protocol::ErrorKind;
 
-    use super::*;
+    use super::{super::reading, *};
 
     fn plan(json: &str) -> Result<ProcessPlan> {
-        ProcessPlan::from_spec(&serde_json::from_str(json).expect("parses"), &UserSpec::Spec)
+        ProcessPlan::from_spec(&reading::process(json.as_bytes())?, &UserSpec::Spec, Role::Exec)
     }
 
     #[test]
@@ -126,7 +128,9 @@ mod tests {
         assert_eq!(kind(r#"{"args":[],"cwd":"/","user":{"uid":0,"gid":0}}"#), Some(ErrorKind::Invalid));
         assert_eq!(kind(r#"{"args":["a"],"cwd":"relative","user":{"uid":0,"gid":0}}"#), Some(ErrorKind::Invalid));
         assert_eq!(kind(r#"{"args":["a\u0000b"],"cwd":"/","user":{"uid":0,"gid":0}}"#), Some(ErrorKind::Invalid));
-        let profile = r#"{"args":["a"],"cwd":"/","user":{"uid":0,"gid":0},"apparmorProfile":"x"}"#;
-        assert_eq!(kind(profile), Some(ErrorKind::Unsupported));
+        let idle = r#"{"args":["a"],"cwd":"/","user":{"uid":0,"gid":0},"scheduler":{"policy":"SCHED_ISO"}}"#;
+        assert_eq!(kind(idle), Some(ErrorKind::Unsupported));
+        let affinity = r#"{"args":["a"],"cwd":"/","user":{"uid":0,"gid":0},"execCPUAffinity":{"final":"5-3"}}"#;
+        assert_eq!(kind(affinity), Some(ErrorKind::Invalid));
     }
 }

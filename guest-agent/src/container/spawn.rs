@@ -120,6 +120,7 @@ pub struct Place<'a> {
     pub cgroup: &'a Cgroup,
     pub namespaces: &'a Namespaces,
     pub seccomp: Option<&'a Program>,
+    pub personality: Option<u32>,
 }
 
 /// Makes a further process in a running container.
@@ -141,6 +142,7 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
             Exec {
                 plan,
                 seccomp: place.seccomp,
+                personality: place.personality,
                 stdio,
                 report: theirs.as_fd(),
                 init: place.init,

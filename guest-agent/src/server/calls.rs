@@ -8,7 +8,7 @@ use std::{
 use dewar_protocol::{
     CreateContainer, ErrorKind, ExecProcess, GuestInfo, Join, ProcessRef, Reply, Request, Stdio, WindowSize,
 };
-use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
+use oci_spec::runtime::LinuxResources;
 use rustix::{
     system::{sysinfo, uname},
     time::{ClockId, clock_gettime},
@@ -25,7 +25,8 @@ use crate::{
         mounts::Source,
         namespaces::{self, Joined, Namespaces, Whose},
         plan::{self, Plan},
-        process::ProcessPlan,
+        process::{ProcessPlan, Role},
+        reading,
         rootfs::Rootfs,
         spawn::{self, Parts, Place},
         stdio::{self, Direction},
@@ -189,6 +190,7 @@ impl Server {
             namespaces: std::mem::take(&mut plan.namespaces),
             pins: None,
             seccomp: plan.seccomp.take(),
+            personality: plan.personality,
             init: number,
             execs: std::collections::BTreeMap::new(),
             paused: false,
@@ -227,9 +229,7 @@ impl Server {
         if container.execs.contains_key(exec) {
             return Err(Failure::new(ErrorKind::Exists, format!("The process {exec} exists already")));
         }
-        let spec: ProcessSpec = serde_json::from_slice(&request.spec)
-            .doing_as(ErrorKind::Invalid, || "The process's specification does not parse".into())?;
-        let plan = ProcessPlan::from_spec(&spec, &request.user)?;
+        let plan = ProcessPlan::from_spec(&reading::process(&request.spec)?, &request.user, Role::Exec)?;
         stdio::check(&request.stdio)?;
         let (child_stdio, ends) = stdio::make(&request.stdio)?;
         if let Some(root) = container.namespaces.shifted_root {
@@ -242,6 +242,7 @@ impl Server {
             cgroup: &container.cgroup,
             namespaces: &container.namespaces,
             seccomp: container.seccomp.as_ref(),
+            personality: container.personality,
         };
         let spawned = spawn::exec(&plan, &place, &child_stdio)?;
         drop(child_stdio);

@@ -43,6 +43,7 @@ pub struct Container {
     /// Its namespaces, from the moment it is ready until it is deleted.
     pub pins: Option<Pins>,
     pub seccomp: Option<Program>,
+    pub personality: Option<u32>,
     /// Numbers of its processes.
     pub init: u64,
     pub execs: BTreeMap<String, u64>,

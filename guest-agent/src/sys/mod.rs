@@ -6,6 +6,7 @@ pub mod mount;
 pub mod network;
 pub mod power;
 pub mod process;
+pub mod scheduling;
 pub mod signal;
 pub mod vsock;
 

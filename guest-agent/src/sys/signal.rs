@@ -45,6 +45,19 @@ pub fn wait_any() -> io::Result<libc::c_int> {
     check(unsafe { libc::sigwaitinfo(&raw const set, ptr::null_mut()) })
 }
 
+/// Waits for a signal, which must be blocked, for as long as `patience` lasts. An early return is no error.
+pub fn wait_for(signal: libc::c_int, patience: Option<std::time::Duration>) -> io::Result<()> {
+    let set = set_of(&[signal])?;
+    let timeout = patience.map(|patience| libc::timespec {
+        tv_sec: libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(patience.subsec_nanos().cast_signed()),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: set and timeout, if there is one, outlive the call, and no information is asked for.
+    check(unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), timeout) })?;
+    Ok(())
+}
+
 /// Blocks every signal that can be blocked.
 pub fn block_all() -> io::Result<()> {
     // SAFETY: an all-zero sigset_t is valid storage for sigfillset.
