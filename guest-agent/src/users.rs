@@ -9,12 +9,15 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags},
+    fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC},
     io::Errno,
 };
+
+use crate::child::paths;
 
 /// Largest passwd or group file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -197,8 +200,7 @@ pub fn resolve(spec: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
 /// Reads a file of the root; empty when it does not exist.
 fn read_file(root: BorrowedFd<'_>, path: &'static str) -> Result<Vec<u8>, UserError> {
     let failed = |source: Errno| UserError::Read { path, source: source.into() };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let pinned = match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+    let pinned = match paths::open(root, Path::new(path), OFlags::PATH) {
         Ok(fd) => fd,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
         Err(errno) => return Err(failed(errno)),
