@@ -183,7 +183,7 @@ pub struct Exec {
     /// Allocate a terminal
     #[arg(short, long)]
     pub tty: bool,
-    /// UID[:GID]
+    /// User id, and group id behind a colon
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
     #[arg(short = 'g', long, value_name = "GID")]
