@@ -151,6 +151,10 @@ impl Drop for Container<'_> {
         if let Err(error) = self.host.runtime(&["delete", "--force", &self.id]) {
             eprintln!("cannot delete {}: {error:#}", self.id);
         }
+        if let Some(process) = &self.process {
+            // Ours when it was orphaned; if it is not, or has been waited for, there is nothing to do.
+            let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
     }
 }
 

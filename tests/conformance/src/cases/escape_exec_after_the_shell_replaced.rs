@@ -11,10 +11,10 @@ pub fn run(host: &Host) -> Result<()> {
     container.start()?;
     container.says("up")?;
 
-    container.exec_sh("cp /bin/busybox /keep; rm /bin/sh; ln -s /proc/1/root/no-such /bin/sh; mkdir /bin/evil")?;
+    container.exec_sh("cp /bin/busybox /busybox-kept; rm /bin/sh; ln -s /proc/1/root/no-such /bin/sh; mkdir /bin/evil")?;
     container.exec(&[], &["sh", "-c", "echo ran"])?.fails()?;
     container.exec(&[], &["/bin/evil"])?.fails()?;
-    ensure!(container.exec(&[], &["/keep", "echo", "still here"])?.success()? == "still here\n");
+    ensure!(container.exec(&[], &["/busybox-kept", "echo", "still here"])?.success()? == "still here\n");
     ensure!(container.status()? == "running");
     Ok(())
 }

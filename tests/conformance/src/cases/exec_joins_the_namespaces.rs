@@ -12,7 +12,7 @@ pub fn run(host: &Host) -> Result<()> {
     container.says("up")?;
 
     for kind in ["pid", "net", "ipc", "uts", "mnt"] {
-        let out = container.exec_sh(&format!("readlink /proc/1/ns/{kind} /proc/self/ns/{kind}"))?;
+        let out = container.exec_sh(&format!("readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}"))?;
         let links: Vec<&str> = out.lines().collect();
         ensure!(links.len() == 2 && links.first() == links.last(), "{kind}: {out}");
     }

@@ -7,7 +7,7 @@ use crate::Host;
 pub fn run(host: &Host) -> Result<()> {
     let bundle = host.bundle()?;
     bundle.write()?;
-    for id in ["../up", "a/b", "..", ".", "/abs", ""] {
+    for id in ["../up", "a/b", "..", "."] {
         let finished = host.command(&["create", "--bundle"]).arg(&bundle.path).arg(id).finish()?;
         finished.fails()?;
     }

@@ -78,6 +78,7 @@ cases! {
     invalid_ids,
     io_priority,
     kill_created,
+    kill_signal_unknown,
     kill_signals,
     kill_stopped,
     list_knows_all,

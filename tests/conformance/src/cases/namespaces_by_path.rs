@@ -21,7 +21,7 @@ pub fn run(host: &Host) -> Result<()> {
         let path = format!("/proc/{}/ns/{kind}", container.pid);
         second.push("/linux/namespaces", json!({ "type": kind, "path": path }));
     }
-    let script = "hostname; readlink /proc/self/ns/ipc /proc/self/ns/uts";
+    let script = "hostname; readlink /proc/self/ns/ipc; readlink /proc/self/ns/uts";
     let (first, second) = (container.exec_sh(script)?, second.sh(script)?);
     ensure!(first == second && first.starts_with("the-first\n"), "{first} but {second}");
     Ok(())

@@ -14,7 +14,7 @@ pub fn run(host: &Host) -> Result<()> {
         "syscalls": [rule(&["mkdir", "mkdirat"], 28), rule(&["rmdir", "unlinkat"], 5)],
     }));
     let out = bundle.sh("mkdir /made 2>&1; rmdir /tmp 2>&1; echo on")?;
-    ensure!(out.contains("No space left on device") && out.contains("I/O error"), "{out}");
+    ensure!(out.contains("No space left on device") && out.contains("Input/output error"), "{out}");
     ensure!(out.ends_with("on\n") && !bundle.rootfs("made").exists(), "{out}");
     Ok(())
 }
