@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dewar_protocol::{GuestFile, UserSpec, WindowSize};
+use oci_spec::runtime::LinuxResources;
 
 use crate::container::{Container, ContainerConfig, ContainerStore, ImageRef, Writable};
 use crate::control::{Client, Streams, now_ns};
 use crate::engine::EngineChoice;
 use crate::images::{Image, Store};
+use crate::spec::UpdateOptions;
 use crate::supervisor::scratch;
 use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
@@ -141,6 +143,32 @@ impl Runtime {
         Ok(())
     }
 
+    /// Changes a container's limits, of a running one at once. A stopped one gets a machine of the size that they need; a
+    /// running machine keeps its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for limits that make no sense or do not fit into the running machine,
+    /// [`ErrorKind::State`] when it starts or ends at the same moment.
+    pub fn update(&self, container: &mut Container, options: &UpdateOptions) -> Result<(), Error> {
+        let live = container.state()?.status.is_live();
+        let lock = if live { None } else { container.try_lock()? };
+        if !live && lock.is_none() {
+            let text = format!("Container {} is just being started or removed: try again", container.config.name);
+            return Err(Error::new(ErrorKind::State, text));
+        }
+        let spec = container.spec()?;
+        let now = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+        let changes = options.changes(&now)?;
+        let bytes = serde_json::to_vec(&changes).context(|| "Cannot encode the limits".into())?;
+        let needed = machine_for(&container.config, options, &changes)?;
+        if live {
+            fits(&container.config, needed)?;
+            return Client::connect(container)?.update(bytes);
+        }
+        container.change_limits(&bytes)?;
+        container.resize_machine(needed.0, needed.1)
+    }
+
     /// Removes a container; a running one only with `force`.
     ///
     /// # Errors
@@ -197,6 +225,41 @@ pub fn machine_vcpus(cpus: Option<f64>, cpuset: Option<u64>) -> u8 {
     let from_quota = cpus.map(|c| c.ceil().clamp(1.0, 32.0) as u64);
     let wanted = cpuset.or(from_quota).unwrap_or(1).clamp(1, MAX_VCPUS);
     u8::try_from(wanted).unwrap_or(1)
+}
+
+/// vCPUs and memory in MiB of the machine that a container with changed limits wants: as it is where they say nothing.
+fn machine_for(
+    config: &ContainerConfig,
+    options: &UpdateOptions,
+    changes: &LinuxResources,
+) -> Result<(u8, u64), Error> {
+    let limit = options.memory.filter(|m| *m != 0);
+    let memory = limit.map_or(config.memory_mib, |limit| machine_memory_mib(Some(limit)));
+    let cpu = changes.cpu().as_ref();
+    let cpuset = cpu.and_then(|c| c.cpus().as_deref()).map(crate::spec::parse::cpuset).transpose()?;
+    #[expect(clippy::cast_precision_loss, reason = "at most 32 CPUs in billionths")]
+    let cpus = options.nano_cpus.filter(|c| *c != 0).map(|c| c as f64 / 1e9);
+    let vcpus = if cpus.is_none() && cpuset.is_none() { config.vcpus } else { machine_vcpus(cpus, cpuset) };
+    Ok((vcpus, memory))
+}
+
+/// Whether a running machine is large enough.
+fn fits(config: &ContainerConfig, needed: (u8, u64)) -> Result<(), Error> {
+    let (what, has, wanted) = if needed.0 > config.vcpus {
+        ("CPUs", u64::from(config.vcpus), u64::from(needed.0))
+    } else if needed.1 > config.memory_mib {
+        ("MiB of memory", config.memory_mib, needed.1)
+    } else {
+        return Ok(());
+    };
+    let name = &config.name;
+    Err(Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "The machine of container {name} has {has} {what} and cannot grow while it runs, these limits need {wanted}: \
+             stop {name}, update it, and start it again"
+        ),
+    ))
 }
 
 /// The files that docker puts over an image's own: names of this host and of the loopback, and (there is no network yet)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::EngineChoice;
 
-/// `config.json`: fixed when the container is made.
+/// `config.json`: fixed when the container is made, but for the machine's size, which follows changed limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ContainerConfig {
     pub id: String,

@@ -62,7 +62,7 @@ pub enum ControlRequest {
     Top,
     Pause,
     Unpause,
-    /// `resources`: JSON of OCI `linux.resources`.
+    /// `resources`: JSON of the parts of OCI `linux.resources` that change, now and for later starts.
     Update {
         resources: Vec<u8>,
     },

@@ -19,12 +19,14 @@ mod resources;
 pub mod seccomp;
 mod security;
 mod signal;
+mod update;
 
 pub use exec::ExecOptions;
 pub use names::random_name;
 pub use options::RunOptions;
 pub use parse::{Tmpfs, Ulimit};
 pub use security::{SeccompChoice, SecurityOptions};
+pub use update::UpdateOptions;
 
 use crate::{Error, ErrorKind};
 
@@ -50,6 +52,18 @@ pub enum SpecError {
     SwapWithoutMemory,
     #[error("Minimum memoryswap limit should be larger than memory limit, see usage")]
     SwapBelowMemory,
+    #[error("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")]
+    SwapHoldsMemory,
+    #[error("Minimum memory limit can not be less than memory reservation limit, see usage")]
+    ReservationAboveMemory,
+    #[error("CPU cfs quota can not be less than 1ms (i.e. 1000)")]
+    CpuQuota,
+    #[error("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")]
+    CpuPeriod,
+    #[error("Requested memory nodes are not available - requested {text}, available: 0")]
+    CpusetMems { text: String },
+    #[error("Range of blkio weight is from 10 to 1000")]
+    BlkioWeight,
     #[error("invalid ulimit argument: {text}")]
     Ulimit { text: String },
     #[error("invalid ulimit type: {name}")]

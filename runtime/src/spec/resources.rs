@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 
 use super::{RunOptions, SpecError, Ulimit, parse};
 
-const MEMORY_LEAST: u64 = 6 << 20;
+pub(super) const MEMORY_LEAST: u64 = 6 << 20;
 const SHARES_LEAST: u64 = 2;
 const SHARES_MOST: u64 = 262_144;
 const CPU_PERIOD: u64 = 100_000;
@@ -48,22 +48,36 @@ fn memory(options: &RunOptions) -> Result<Option<LinuxMemory>, SpecError> {
 fn cpu(options: &RunOptions) -> Result<Option<LinuxCpu>, SpecError> {
     let mut cpu = LinuxCpu::default();
     if options.nano_cpus > 0 {
-        if options.nano_cpus < NANO / 100 || options.nano_cpus > u64::from(CPUS_MOST) * NANO {
-            return Err(SpecError::CpuRange { most: CPUS_MOST });
-        }
-        let quota = options.nano_cpus / (NANO / CPU_PERIOD);
-        cpu.set_period(Some(CPU_PERIOD)).set_quota(i64::try_from(quota).ok());
+        let (quota, period) = quota_of(options.nano_cpus)?;
+        cpu.set_period(Some(period)).set_quota(Some(quota));
     }
-    if options.cpu_shares > 0 {
-        cpu.set_shares(Some(options.cpu_shares.clamp(SHARES_LEAST, SHARES_MOST)));
-    }
+    cpu.set_shares(shares(options.cpu_shares));
     if let Some(cpus) = options.cpuset_cpus.as_ref().filter(|c| !c.is_empty()) {
-        if parse::cpuset(cpus)? > u64::from(CPUS_MOST) {
-            return Err(SpecError::CpusetRange { text: cpus.clone(), last: u64::from(CPUS_MOST - 1) });
-        }
+        check_cpuset(cpus)?;
         cpu.set_cpus(Some(cpus.clone()));
     }
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
+}
+
+/// Quota and period in microseconds for billionths of a CPU.
+pub(super) fn quota_of(nano_cpus: u64) -> Result<(i64, u64), SpecError> {
+    if nano_cpus < NANO / 100 || nano_cpus > u64::from(CPUS_MOST) * NANO {
+        return Err(SpecError::CpuRange { most: CPUS_MOST });
+    }
+    Ok((i64::try_from(nano_cpus / (NANO / CPU_PERIOD)).unwrap_or(i64::MAX), CPU_PERIOD))
+}
+
+/// Within the kernel's range; `None` for 0, the kernel's default.
+pub(super) fn shares(shares: u64) -> Option<u64> {
+    (shares > 0).then(|| shares.clamp(SHARES_LEAST, SHARES_MOST))
+}
+
+/// A list of CPUs that a machine can have.
+pub(super) fn check_cpuset(cpus: &str) -> Result<(), SpecError> {
+    if parse::cpuset(cpus)? > u64::from(CPUS_MOST) {
+        return Err(SpecError::CpusetRange { text: cpus.to_owned(), last: u64::from(CPUS_MOST - 1) });
+    }
+    Ok(())
 }
 
 fn device(allow: bool, number: Option<(i64, i64)>) -> LinuxDeviceCgroup {

@@ -113,6 +113,19 @@ impl Sandbox {
         Ok(ControlReply::Done)
     }
 
+    /// Changes limits in the guest, and then for later starts.
+    fn update(&self, resources: Vec<u8>) -> Result<ControlReply, Error> {
+        // One at a time: two must not lose each other's changes in the file.
+        let _state = self.state();
+        let request = Request::Update { container: self.container_id(), resources: resources.clone() };
+        match self.agent.call_for(request, KILL_SECONDS)? {
+            Reply::Done => {}
+            other => return Err(unexpected(&other)),
+        }
+        self.container.change_limits(&resources)?;
+        Ok(ControlReply::Done)
+    }
+
     fn kill_machine(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.machine, rustix::process::Signal::KILL);
     }
@@ -234,9 +247,7 @@ fn answer(sandbox: &Arc<Sandbox>, request: ControlRequest, wire: &mut Wire) -> R
         },
         ControlRequest::Pause => sandbox.set_paused(true),
         ControlRequest::Unpause => sandbox.set_paused(false),
-        ControlRequest::Update { resources } => {
-            sandbox.call_done(Request::Update { container: sandbox.container_id(), resources })
-        }
+        ControlRequest::Update { resources } => sandbox.update(resources),
     }
 }
 

@@ -1,7 +1,5 @@
 //! `dewar inspect`: containers and images as JSON with docker's names.
 
-use std::fs;
-
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use dewar_protocol::UserSpec;
@@ -94,9 +92,7 @@ impl Inspect {
 }
 
 fn describe_container(container: &Container) -> anyhow::Result<Value> {
-    let path = container.dir.join("spec.json");
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let spec: Spec = serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+    let spec = container.spec()?;
     let state = container.state()?;
     let config = &container.config;
     let (program, args) = config.command.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
@@ -175,10 +171,13 @@ fn host_config(container: &Container, spec: &Spec) -> Value {
         "Init": config.init,
         "Memory": memory.and_then(|m| m.limit()).unwrap_or(0),
         "MemorySwap": memory.and_then(|m| m.swap()).unwrap_or(0),
+        "MemoryReservation": memory.and_then(|m| m.reservation()).unwrap_or(0),
         "CpuQuota": cpu.and_then(|c| c.quota()).unwrap_or(0),
         "CpuPeriod": cpu.and_then(|c| c.period()).unwrap_or(0),
         "CpuShares": cpu.and_then(|c| c.shares()).unwrap_or(0),
         "CpusetCpus": cpu.and_then(|c| c.cpus().clone()).unwrap_or_default(),
+        "CpusetMems": cpu.and_then(|c| c.mems().clone()).unwrap_or_default(),
+        "BlkioWeight": resources.and_then(|r| r.block_io().as_ref()).and_then(|b| b.weight()).unwrap_or(0),
         "PidsLimit": resources.and_then(|r| r.pids().as_ref()).map(|p| p.limit()),
         "ReadonlyRootfs": spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
         "Capabilities": capabilities,

@@ -22,6 +22,7 @@ mod stop;
 mod tag;
 mod top;
 mod unpause;
+mod update;
 mod version;
 mod wait;
 
@@ -48,6 +49,7 @@ pub const ALL: &[Entry] = &[
     Entry::of::<inspect::Inspect>(),
     Entry::of::<pause::Pause>(),
     Entry::of::<unpause::Unpause>(),
+    Entry::of::<update::Update>(),
     Entry::of::<stats::Stats>(),
     Entry::of::<top::Top>(),
     Entry::of::<images::Images>(),

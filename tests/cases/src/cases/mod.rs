@@ -44,6 +44,7 @@ cases! {
     layers_hide_what_is_below,
     layers_may_be_many,
     limits_are_seen_and_hold,
+    limits_can_change,
     log_flood_is_bounded,
     logs_are_kept,
     memory_too_small,
