@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use dewar_runtime::container::Writable;
 use dewar_runtime::engine::EngineChoice;
-use dewar_runtime::spec::{RunOptions, SecurityOptions, SpecError, Tmpfs, Ulimit, parse};
+use dewar_runtime::spec::{
+    IdMaps, IdRange, RunOptions, SecurityOptions, SpecError, TimeOffset, Tmpfs, Ulimit, UserNamespace, parse,
+};
 
 const DEFAULT_SCRATCH: u64 = 10 << 30;
 const DEFAULT_TMPFS_SCRATCH: u64 = 256 << 20;
@@ -106,6 +108,18 @@ pub struct ContainerFlags {
     /// Network of the container: only `none` so far
     #[arg(long, alias = "net", value_name = "NETWORK", default_value = "none", value_parser = network)]
     pub network: String,
+    /// User namespace: host (none), auto or auto:size=N (ids that are nobody's in the machine)
+    #[arg(long, value_name = "MODE", value_parser = parse::user_namespace)]
+    pub userns: Option<UserNamespace>,
+    /// User namespace with these user ids: those in the container, those in the machine, how many
+    #[arg(long, value_name = "CONTAINER:MACHINE:SIZE", value_parser = parse::id_map)]
+    pub uidmap: Vec<IdRange>,
+    /// The same for group ids; without it they follow the user ids
+    #[arg(long, value_name = "CONTAINER:MACHINE:SIZE", value_parser = parse::id_map)]
+    pub gidmap: Vec<IdRange>,
+    /// Time namespace with a clock that is ahead: monotonic or boottime
+    #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::time_offset)]
+    pub time_offset: Vec<TimeOffset>,
     /// Write the container's id to a file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -206,6 +220,8 @@ impl ContainerFlags {
             labels: self.label.iter().map(|l| parse::key_value(l)).collect(),
             shm_size: self.shm_size.unwrap_or(0),
             sysctls: self.sysctl.iter().map(|s| parse::key_value(s)).collect(),
+            id_maps: IdMaps::of(self.userns, &self.uidmap, &self.gidmap).map_err(dewar_runtime::Error::from)?,
+            time_offsets: self.time_offset.clone(),
             stop_signal: self.stop_signal.clone(),
         })
     }
@@ -266,6 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_that_are_asked_for() {
+        let asked = options("--userns auto --time-offset monotonic=5 --time-offset boottime=-1 busybox");
+        assert_eq!(asked.id_maps.expect("a user namespace").users[0].size, 65_536);
+        assert_eq!(asked.time_offsets.iter().map(|o| o.seconds).collect::<Vec<_>>(), [5, -1]);
+        let asked = options("--uidmap 0:1000:10 --gidmap 0:5:1 --gidmap 1:50:2 busybox").id_maps.expect("one");
+        assert_eq!((asked.users.len(), asked.groups.len()), (1, 2));
+        assert!(options("--userns host busybox").id_maps.is_none());
+        assert!(flags("--userns auto --uidmap 0:1:1 busybox").options().is_err());
+    }
+
+    #[test]
     fn an_empty_entry_point_sets_the_image_s_aside() {
         let command = crate::cli::command();
         let matches = command.try_get_matches_from(["dewar", "create", "--entrypoint", "", "i", "x"]).expect("parses");
@@ -283,7 +310,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused() {
-        for line in ["--network bridge b", "--storage-opt bogus=1 b", "--engine xen b", "-e =x b", "--cpus x b"] {
+        for line in [
+            "--network bridge b",
+            "--userns keep-id b",
+            "--uidmap 1 b",
+            "--time-offset realtime=1 b",
+            "--storage-opt bogus=1 b",
+            "--engine xen b",
+            "-e =x b",
+            "--cpus x b",
+        ] {
             let args = ["dewar", "create"].into_iter().chain(line.split(' '));
             assert!(crate::cli::command().try_get_matches_from(args).is_err(), "{line}");
         }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Root, Spec, User};
 
-use super::{RunOptions, SeccompChoice, SpecError, capabilities, mounts, options::lay_env_over, resources, seccomp};
+use super::{
+    RunOptions, SeccompChoice, SpecError, capabilities, mounts, namespaces, options::lay_env_over, resources, seccomp,
+};
 
 pub(super) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const HOSTNAME_MOST: usize = 64;
@@ -81,18 +83,24 @@ impl RunOptions {
     }
 
     fn linux(&self) -> Result<Linux, SpecError> {
-        let namespaces = NAMESPACES.map(|typ| {
+        let user = self.id_maps.as_ref().map(|_| LinuxNamespaceType::User);
+        let time = (!self.time_offsets.is_empty()).then_some(LinuxNamespaceType::Time);
+        let of_type = |typ| {
             let mut namespace = LinuxNamespace::default();
             namespace.set_typ(typ);
             namespace
-        });
+        };
+        let all: Vec<_> = NAMESPACES.into_iter().chain(user).chain(time).map(of_type).collect();
         let open = self.privileged || self.security.unconfined_paths;
         let paths = |list: &[&str]| (!open).then(|| list.iter().map(|p| (*p).to_owned()).collect());
         let mut linux = Linux::default();
         linux
             .set_sysctl(Some(self.sysctls()?))
             .set_resources(Some(resources::of(self)?))
-            .set_namespaces(Some(namespaces.to_vec()))
+            .set_namespaces(Some(all))
+            .set_uid_mappings(self.id_maps.as_ref().map(|maps| namespaces::mappings(&maps.users)))
+            .set_gid_mappings(self.id_maps.as_ref().map(|maps| namespaces::mappings(&maps.groups)))
+            .set_time_offsets(namespaces::offsets(&self.time_offsets))
             .set_devices(None)
             .set_seccomp(self.seccomp()?)
             .set_masked_paths(paths(&mounts::MASKED_PATHS))
@@ -103,6 +111,10 @@ impl RunOptions {
     fn sysctls(&self) -> Result<HashMap<String, String>, SpecError> {
         let mut all: HashMap<String, String> =
             DEFAULT_SYSCTLS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        if self.id_maps.is_some() {
+            // Groups that the namespace does not have cannot be named; docker leaves it out, too.
+            all.remove("net.ipv4.ping_group_range");
+        }
         for (name, value) in &self.sysctls {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) && !name.contains("..");
             let known = SYSCTLS.contains(&name.as_str()) || SYSCTL_PREFIXES.iter().any(|p| name.starts_with(p));
@@ -209,6 +221,20 @@ mod tests {
         assert_eq!(process.rlimits().as_ref().map(Vec::len), Some(1));
         assert_eq!(spec.root().as_ref().and_then(Root::readonly), Some(true));
         assert!(spec.linux().as_ref().is_some_and(|l| l.masked_paths().is_none()));
+    }
+
+    #[test]
+    fn user_and_time_namespaces_come_when_asked_for() {
+        let id_maps =
+            crate::spec::IdMaps::of(Some(crate::spec::UserNamespace::Auto { size: 5 }), &[], &[]).expect("valid");
+        let time_offsets = vec![parse::time_offset("boottime=-3").expect("parses")];
+        let spec = RunOptions { id_maps, time_offsets, ..options() }.to_spec(ID).expect("valid");
+        let linux = spec.linux().as_ref().expect("linux");
+        let types: Vec<_> = linux.namespaces().iter().flatten().map(LinuxNamespace::typ).collect();
+        assert_eq!(types[6..], [LinuxNamespaceType::User, LinuxNamespaceType::Time]);
+        let mapping = linux.gid_mappings().as_ref().expect("mappings")[0];
+        assert_eq!((mapping.container_id(), mapping.host_id(), mapping.size()), (0, 100_000, 5));
+        assert_eq!(linux.time_offsets().as_ref().expect("offsets")["boottime"].secs(), Some(-3));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod capabilities;
 mod exec;
 mod mounts;
 mod names;
+mod namespaces;
 mod options;
 pub mod parse;
 mod resources;
@@ -23,6 +24,7 @@ mod update;
 
 pub use exec::ExecOptions;
 pub use names::random_name;
+pub use namespaces::{IdMaps, IdRange, TimeOffset, UserNamespace};
 pub use options::RunOptions;
 pub use parse::{Tmpfs, Ulimit};
 pub use security::{SeccompChoice, SecurityOptions};
@@ -64,6 +66,16 @@ pub enum SpecError {
     CpusetMems { text: String },
     #[error("Range of blkio weight is from 10 to 1000")]
     BlkioWeight,
+    #[error("invalid USER mode: {text}: only host, auto and auto:size=N are there")]
+    UserNamespace { text: String },
+    #[error("invalid id mapping: {text}: it has to be CONTAINER:MACHINE:SIZE")]
+    IdMap { text: String },
+    #[error("the id mappings cannot be made: {what}")]
+    IdMaps { what: &'static str },
+    #[error("--userns and --uidmap or --gidmap exclude each other")]
+    IdMapsBesideUserNamespace,
+    #[error("invalid time offset: {text}: it has to be monotonic=SECONDS or boottime=SECONDS")]
+    TimeOffset { text: String },
     #[error("invalid ulimit argument: {text}")]
     Ulimit { text: String },
     #[error("invalid ulimit type: {name}")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::Config;
 
-use super::{SecurityOptions, SpecError, Tmpfs, Ulimit};
+use super::{IdMaps, SecurityOptions, SpecError, TimeOffset, Tmpfs, Ulimit};
 
 /// Docker's `run` options. `Default` is what an absent flag means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub struct RunOptions {
     /// Bytes; 0: 64 MiB.
     pub shm_size: u64,
     pub sysctls: BTreeMap<String, String>,
+    /// A user namespace, when there is to be one.
+    pub id_maps: Option<IdMaps>,
+    /// A time namespace, when there are any.
+    pub time_offsets: Vec<TimeOffset>,
     /// By name or number.
     pub stop_signal: Option<String>,
 }

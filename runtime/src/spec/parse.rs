@@ -2,6 +2,8 @@
 
 use super::{SpecError, signal};
 
+pub use super::namespaces::{id_map, time_offset, user_namespace};
+
 /// A tmpfs that the user wants mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tmpfs {

@@ -7,7 +7,7 @@ use dewar_runtime::container::{Container, Status, Writable};
 use dewar_runtime::images::Image;
 use dewar_runtime::spec::parse;
 use dewar_runtime::{Error, Runtime};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
 use serde_json::{Value, json};
 
 use crate::cli::{Globals, Verb};
@@ -169,6 +169,7 @@ fn host_config(container: &Container, spec: &Spec) -> Value {
         "AutoRemove": config.auto_remove,
         "NetworkMode": "none",
         "Init": config.init,
+        "IDMappings": id_mappings(linux),
         "Memory": memory.and_then(|m| m.limit()).unwrap_or(0),
         "MemorySwap": memory.and_then(|m| m.swap()).unwrap_or(0),
         "MemoryReservation": memory.and_then(|m| m.reservation()).unwrap_or(0),
@@ -188,6 +189,18 @@ fn host_config(container: &Container, spec: &Spec) -> Value {
         "Sysctls": linux.and_then(|l| l.sysctl().clone()).unwrap_or_default(),
         "StorageOpt": {"size": scratch.to_string()},
     })
+}
+
+/// As podman shows them; null without a user namespace.
+fn id_mappings(linux: Option<&Linux>) -> Value {
+    let lines = |mappings: &Option<Vec<LinuxIdMapping>>| -> Option<Vec<String>> {
+        let line = |m: &LinuxIdMapping| format!("{}:{}:{}", m.container_id(), m.host_id(), m.size());
+        mappings.as_ref().map(|mappings| mappings.iter().map(line).collect())
+    };
+    match linux.and_then(|l| lines(l.uid_mappings()).zip(lines(l.gid_mappings()))) {
+        Some((users, groups)) => json!({"UidMap": users, "GidMap": groups}),
+        None => Value::Null,
+    }
 }
 
 fn describe_image(image: &Image) -> anyhow::Result<Value> {

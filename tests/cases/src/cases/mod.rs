@@ -50,6 +50,7 @@ cases! {
     memory_too_small,
     names_are_unique,
     namespaces_are_its_own,
+    namespaces_on_request,
     oom_kill_is_reported,
     own_init_reaps,
     pause_freezes,
