@@ -41,6 +41,9 @@ pub fn boot(started_ns: u64) -> Result<Booted> {
     setrlimit(Resource::Nofile, limit).doing(|| "Raising the limit of open files failed".into())?;
     signal::block_only(&[libc::SIGCHLD]).doing(|| "Blocking SIGCHLD failed".into())?;
     network::loopback_up().doing(|| "Bringing up the loopback interface failed".into())?;
+    // A machine has little more memory than its container may use, and would refuse reservations that a host of any size
+    // grants; what is used is bounded by the container's limit (kernel: Documentation/vm/overcommit-accounting.rst).
+    fs::write("/proc/sys/vm/overcommit_memory", "1").doing(|| "Letting memory be reserved freely failed".into())?;
     cgroup::mount_and_delegate().doing(|| "Setting up cgroups failed".into())?;
     // Before the hello: the host may connect streams as soon as it has read it.
     let listener = vsock::listen(STREAM_PORT).doing(|| "Listening for streams failed".into())?;

@@ -69,7 +69,8 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
     let lab = if real_kvm(places)? { None } else { Some(lab::prepare(&mut steps, places)?) };
 
     let mut unit = cargo(places);
-    unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--no-fail-fast"]).args(filter);
+    unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--exclude", "dewar-conformance", "--no-fail-fast"])
+        .args(filter);
     // The staged kernel is the ELF one; a case starts the other format too.
     let bzimage = Recipe::here(places, &[])?.dir(places).join("bzImage");
     let cases = |engine: &str| {
@@ -78,7 +79,14 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
         cases.env("DEWAR_STAGE", &places.stage).env("DEWAR_CASES_ENGINE", engine).env("DEWAR_CASES_BZIMAGE", &bzimage);
         cases
     };
-    let mut reports = vec![run("unit", &mut unit)?, run("cases on qemu", &mut cases("qemu"))?];
+    let mut conformance = cargo(places);
+    conformance.args(["test", "--package", "dewar-conformance", "--no-fail-fast"]).args(filter);
+    conformance.env("OCI_RUNTIME", places.bin().join("dewar-oci")).env("DEWAR_ENGINE", "qemu");
+    let mut reports = vec![
+        run("unit", &mut unit)?,
+        run("cases on qemu", &mut cases("qemu"))?,
+        run("conformance of dewar-oci, on qemu", &mut conformance)?,
+    ];
     match &lab {
         Some(lab) => reports.extend(run_in_lab(places, lab, filter, &bzimage)?),
         None => reports.push(run("cases on kvm", &mut cases("kvm"))?),

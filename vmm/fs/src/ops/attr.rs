@@ -14,10 +14,9 @@ use crate::host;
 use crate::nodes::{Node, ROOT};
 use crate::wire::{Reader, Reply};
 
-/// Nanoseconds for which the guest may believe a name and a file's attributes. The host changes them behind its back (`podman
-/// cp`, a volume of two containers), which must show by the next command; within one walk of a path, or one run of a loader
-/// through its search path, nothing needs to be asked twice. What does not exist is not remembered at all.
-pub(crate) const BELIEVED: u32 = 100_000_000;
+/// Nanoseconds for which the guest may believe a name and a file's attributes: none. The host changes them behind its back
+/// (`podman cp`, a volume of two containers), which must show in the very next command.
+pub(crate) const BELIEVED: u32 = 0;
 
 /// Permissions of the made-up directory.
 const ROOT_MODE: u32 = libc::S_IFDIR | 0o555;
