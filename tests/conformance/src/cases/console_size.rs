@@ -8,8 +8,7 @@ use crate::{Console, Host};
 pub fn run(host: &Host) -> Result<()> {
     let mut bundle = host.bundle()?;
     bundle.set("/process/terminal", json!(true)).set("/process/consoleSize", json!({ "height": 33, "width": 111 }));
-    bundle.script("trap 'stty size; exit' WINCH; stty size; while :; do read -t 1000 x <>/fifo; done");
-    rustix::fs::mkfifoat(rustix::fs::CWD, bundle.rootfs("fifo"), 0o666.into())?;
+    bundle.script("trap 'stty size; exit' WINCH; stty size; sleep 1000 & while :; do wait; done");
     let console = Console::new(host.folder())?;
     let mut container = bundle.create_with(&["--console-socket", &console.path.display().to_string()])?;
     let mut terminal = console.receive()?;
