@@ -60,12 +60,12 @@ impl SharedFs {
     /// Shares a directory, a file, or a mount that is attached nowhere, as an entry of the shared filesystem's root.
     pub(crate) fn add(&self, name: &str, tree: BorrowedFd<'_>, read_only: bool) -> Result<(), Error> {
         let mode = if read_only { "ro" } else { "rw" };
-        self.ask(&format!("add {name} {mode}"), &[tree])
+        self.ask(&format!("add\0{name}\0{mode}"), &[tree])
     }
 
     /// Takes an entry away.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
-        self.ask(&format!("remove {name}"), &[])
+        self.ask(&format!("remove\0{name}"), &[])
     }
 
     fn ask(&self, request: &str, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {

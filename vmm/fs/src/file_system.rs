@@ -1,11 +1,10 @@
 //! One request in, one reply out.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dewar_vmm_api::fs_link::{FUSE_IN_HEADER, FUSE_OUT_HEADER};
-use rustix::fs::{Mode, OFlags, Statx, open};
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::abi;
@@ -45,8 +44,6 @@ pub struct FileSystem {
     devices: Mutex<Vec<(u32, u32)>>,
     /// The guest's kernel takes the longer form of SETXATTR.
     pub(crate) long_setxattr: AtomicBool,
-    /// `/proc/self/fd`
-    descriptors: OwnedFd,
 }
 
 /// A request's header.
@@ -65,30 +62,15 @@ pub(crate) struct Call<'a> {
 }
 
 impl FileSystem {
-    /// # Errors
-    /// When `/proc` is not there.
-    pub fn new(limits: Limits) -> Result<Self, Errno> {
-        let descriptors = open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self::with_descriptors(limits, descriptors))
-    }
-
-    /// The same with `/proc/self/fd` given.
     #[must_use]
-    pub fn with_descriptors(limits: Limits, descriptors: OwnedFd) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             tree: Tree::default(),
             nodes: Nodes::new(limits.nodes),
             handles: Handles::new(limits.handles),
             devices: Mutex::default(),
             long_setxattr: AtomicBool::new(false),
-            descriptors,
         }
-    }
-
-    /// `/proc/self/fd`, for [`Thread::enter`].
-    #[must_use]
-    pub fn descriptors(&self) -> BorrowedFd<'_> {
-        self.descriptors.as_fd()
     }
 
     /// Takes an entry out and closes all that the guest knows below it, so that its file system can be unmounted.

@@ -1,9 +1,9 @@
-//! One machine's file server. Started by the runtime with its control socket as standard input; ends with that
-//! socket or the device's.
+//! One machine's file server. Started by the runtime with the control socket as its standard input, and ends with that or
+//! with the device.
 
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier, mpsc};
 
@@ -12,6 +12,8 @@ use clap::Parser;
 use dewar_fs::serve::Link;
 use dewar_fs::thread::Thread;
 use dewar_fs::{FileSystem, Limits, control, jail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// Requests carried out at once.
 const THREADS: usize = 8;
@@ -19,7 +21,7 @@ const THREADS: usize = 8;
 #[derive(Parser)]
 #[command(name = "dewar-fs", version, about = "Serves files to one microVM. Started by dewar; not meant to be typed.")]
 struct Arguments {
-    /// Where to listen for the virtio-fs device, which connects once
+    /// Socket to listen on for the one connection of the virtio-fs device
     #[arg(long)]
     socket: PathBuf,
 }
@@ -35,31 +37,50 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    // SAFETY: descriptor 0 is this process's standard input, which nothing else uses.
-    let control = unsafe { OwnedFd::from_raw_fd(0) };
-    let path = &arguments.socket;
-    let listener = UnixListener::bind(path).with_context(|| format!("Could not listen on {}", path.display()))?;
-    control::ready(&control).context("Could not answer the runtime")?;
-    let (device, _) = listener.accept().context("Could not accept the device's connection")?;
-    // Nobody else shall come; the path goes with its folder at the latest.
-    drop(listener);
-    drop(std::fs::remove_file(path));
+    let control = rustix::stdio::stdin();
     let limits = Limits::of_descriptors(jail::raise_descriptor_limit());
+    let file_system = Arc::new(FileSystem::new(limits));
+    let Some(device) = connect(&arguments.socket, control, &file_system)? else { return Ok(()) };
     let descriptors = jail::enter()?;
-    let file_system = Arc::new(FileSystem::with_descriptors(limits, descriptors));
-    let link = Arc::new(Link::new(device).context("Could not duplicate the device's socket")?);
-    start(&file_system, &link)?;
-    control::run(&file_system, &control).context("Could not go on serving the runtime")
+    let link = Link::new(device).context("Could not duplicate the device's socket")?;
+    start(&file_system, Arc::new(link), descriptors)?;
+    while control::serve_one(&file_system, control).context("Could not go on serving the runtime")? {}
+    Ok(())
+}
+
+/// Waits for the device, and meanwhile serves the runtime. `None`: the runtime has hung up before there was a device.
+fn connect(path: &Path, control: BorrowedFd<'_>, file_system: &FileSystem) -> anyhow::Result<Option<UnixStream>> {
+    let failed = || format!("Could not serve the socket {}", path.display());
+    let listener = UnixListener::bind(path).with_context(failed)?;
+    control::greet(control).context("Could not tell the runtime that the socket listens")?;
+    let device = loop {
+        let mut fds = [PollFd::new(&control, PollFlags::IN), PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            other => other.context("Could not wait for the device")?,
+        };
+        let [asked, connected] = fds.map(|fd| !fd.revents().is_empty());
+        if asked && !control::serve_one(file_system, control).context("Could not serve the runtime")? {
+            break None;
+        }
+        if connected {
+            break Some(listener.accept().with_context(failed)?.0);
+        }
+    };
+    std::fs::remove_file(path).with_context(failed)?;
+    Ok(device)
 }
 
 /// Starts the threads, and lets them serve once the last system calls are given up.
-fn start(file_system: &Arc<FileSystem>, link: &Arc<Link>) -> anyhow::Result<()> {
+fn start(file_system: &Arc<FileSystem>, link: Arc<Link>, descriptors: OwnedFd) -> anyhow::Result<()> {
+    let descriptors = Arc::new(descriptors);
     let (ready, entered) = mpsc::channel();
     let barrier = Arc::new(Barrier::new(THREADS.saturating_add(1)));
     for _ in 0..THREADS {
-        let (file_system, link, ready, barrier) = (file_system.clone(), link.clone(), ready.clone(), barrier.clone());
+        let (file_system, link, descriptors) = (file_system.clone(), link.clone(), descriptors.clone());
+        let (ready, barrier) = (ready.clone(), barrier.clone());
         let body = move || {
-            let thread = Thread::enter(file_system.descriptors());
+            let thread = Thread::enter(descriptors.as_fd());
             // The receiver is there for as long as nobody has failed.
             let _ = ready.send(thread.as_ref().map(drop).map_err(|error| *error));
             let Ok(thread) = thread else { return };
@@ -79,9 +100,6 @@ fn start(file_system: &Arc<FileSystem>, link: &Arc<Link>) -> anyhow::Result<()> 
     for _ in 0..THREADS {
         entered.recv().context("A thread has ended")?.context("Could not set a thread up")?;
     }
-    // What is looked up once, at the first question, is looked up now: the calls for it are about to be given up.
-    let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let _ = rustix::param::page_size();
     jail::restrict_system_calls()?;
     barrier.wait();
     Ok(())

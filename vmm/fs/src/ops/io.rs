@@ -1,10 +1,10 @@
 //! Open files: bytes, holes, and making them last.
 
 use std::collections::HashSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek, syncfs};
 use rustix::io::{Errno, pread, pwrite};
-use rustix::time::{ClockId, clock_gettime};
 
 use dewar_vmm_api::fs_link::MAX_DATA;
 
@@ -220,8 +220,8 @@ fn write_all(handle: &Handle, data: &[u8], offset: u64) -> Result<usize, Errno> 
 fn settled_stamp(file: &std::os::fd::OwnedFd) -> Result<Option<Stamp>, Errno> {
     let stat = host::stat(file)?;
     let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
-    let now = clock_gettime(ClockId::Realtime).tv_sec;
-    let settled = now.checked_sub(changed.0).is_some_and(|age| age >= SETTLED);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok());
+    let settled = now.and_then(|now| now.checked_sub(changed.0)).is_some_and(|age| age >= SETTLED);
     let modified = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
     Ok(settled.then_some(Stamp { size: stat.stx_size, changed, modified }))
 }
