@@ -73,9 +73,9 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
         .args(filter);
     // The staged kernel is the ELF one; a case starts the other format too.
     let bzimage = Recipe::here(places, &[])?.dir(places).join("bzImage");
-    let cases = |engine: &str| {
+    let cases = |runner: &str, engine: &str| {
         let mut cases = cargo(places);
-        cases.args(["test", "--package", "dewar-cases", "--no-fail-fast"]).args(filter);
+        cases.args(["test", "--package", "dewar-cases", "--no-fail-fast", "--test"]).arg(runner).args(filter);
         cases.env("DEWAR_STAGE", &places.stage).env("DEWAR_CASES_ENGINE", engine).env("DEWAR_CASES_BZIMAGE", &bzimage);
         cases
     };
@@ -84,12 +84,16 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
     conformance.env("OCI_RUNTIME", places.bin().join("dewar-oci")).env("DEWAR_ENGINE", "qemu");
     let mut reports = vec![
         run("unit", &mut unit)?,
-        run("cases on qemu", &mut cases("qemu"))?,
+        run("cases on qemu", &mut cases("cases", "qemu"))?,
         run("conformance of dewar-oci, on qemu", &mut conformance)?,
     ];
     match &lab {
         Some(lab) => reports.extend(run_in_lab(places, lab, filter, &bzimage)?),
-        None => reports.push(run("cases on kvm", &mut cases("kvm"))?),
+        None => {
+            reports.push(run("cases on kvm", &mut cases("cases", "kvm"))?);
+            reports.push(run("conformance of dewar-oci, on kvm", conformance.env("DEWAR_ENGINE", "kvm"))?);
+            reports.push(run("clients on kvm", &mut cases("clients", "kvm"))?);
+        }
     }
     if filter.is_none() {
         // A group that ran nothing is not a group that passed.
@@ -134,13 +138,18 @@ fn real_kvm(places: &Places) -> Result<bool> {
 /// The groups that run in the nested machine, whose KVM is real. A new one is one more entry.
 fn lab_groups(places: &Places, bzimage: &Path) -> Result<Vec<Group>> {
     let env = ["DEWAR_STAGE=/opt/dewar", "DEWAR_CASES_ENGINE=kvm", "DEWAR_CASES_BZIMAGE=/run/lab/bzImage"];
-    Ok(vec![Group {
-        name: "cases on kvm, in the lab".to_owned(),
-        program: runner(places, "dewar-cases", "cases")?,
-        args: Vec::new(),
-        env: env.map(Into::into).to_vec(),
-        files: vec![bzimage.to_path_buf()],
-    }])
+    let env = env.map(Into::into).to_vec();
+    let group = |name: &str, package: &str, test: &str, env: &[String]| -> Result<Group> {
+        let program = runner(places, package, test)?;
+        let name = format!("{name} on kvm, in the lab");
+        Ok(Group { name, program, args: Vec::new(), env: env.to_vec(), files: vec![bzimage.to_path_buf()] })
+    };
+    let oci = ["OCI_RUNTIME=/opt/dewar/bin/dewar-oci", "DEWAR_ENGINE=kvm"].map(Into::into);
+    Ok(vec![
+        group("cases", "dewar-cases", "cases", &env)?,
+        group("conformance of dewar-oci,", "dewar-conformance", "conformance", &oci)?,
+        group("clients", "dewar-cases", "clients", &env)?,
+    ])
 }
 
 fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Vec<Report>> {

@@ -5,8 +5,33 @@
 //! auto). All cases share one state root, so that the image is loaded once; names are a case's own. After each case
 //! nothing of its containers may be left: no container, process, socket or mount.
 
+/// Cases by file name.
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name;)+
+
+        /// Every case.
+        pub fn all() -> Vec<crate::Case> {
+            vec![$(crate::Case { name: stringify!($name), run: $name::run }),+]
+        }
+    };
+}
+
+/// Cases by file name, under a prefix, which get what a function makes of the host.
+macro_rules! cases_with {
+    ($prefix:literal, $with:ident; $($name:ident),+ $(,)?) => {
+        $(mod $name;)+
+
+        /// Every case.
+        pub fn all() -> Vec<crate::Case> {
+            vec![$(crate::Case { name: concat!($prefix, stringify!($name)), run: |host| $with(host, $name::run) }),+]
+        }
+    };
+}
+
 pub mod archive;
 pub mod cases;
+pub mod clients;
 mod files;
 mod processes;
 mod pty;
@@ -153,6 +178,9 @@ pub fn main(cases: Vec<Case>) -> ! {
         arguments.test_threads.or(Some(std::thread::available_parallelism().map_or(1, Into::into)));
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || run_case(&case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Err(error) = clients::end_daemons() {
+        eprintln!("{error:#}");
+    }
     if let Ok(root) = shared_root() {
         remove_everything(root);
         let _ = std::fs::remove_dir_all(root);

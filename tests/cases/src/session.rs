@@ -1,4 +1,4 @@
-//! One `dewar` command: its input, output and exit code.
+//! One command, most often `dewar`: its input, output and exit code.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -30,7 +30,12 @@ impl Session {
     pub(crate) fn new(context: &Host, args: &[&str]) -> Self {
         let mut command = Command::new(context.stage.join("bin/dewar"));
         command.arg("--root").arg(&context.root).args(args).env("DEWAR_ENGINE", &context.engine);
-        Self { command, shown: format!("dewar {}", args.join(" ")), input: Vec::new() }
+        Self::of(command, format!("dewar {}", args.join(" ")))
+    }
+
+    /// Any command, and how reports show it.
+    pub(crate) const fn of(command: Command, shown: String) -> Self {
+        Self { command, shown, input: Vec::new() }
     }
 
     pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {

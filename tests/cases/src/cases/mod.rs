@@ -1,18 +1,5 @@
 //! The cases, by file name.
 
-use crate::Case;
-
-macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name;)+
-
-        /// Every case.
-        pub fn all() -> Vec<Case> {
-            vec![$(Case { name: stringify!($name), run: $name::run }),+]
-        }
-    };
-}
-
 cases! {
     archive_digests_are_checked,
     archive_from_anywhere,

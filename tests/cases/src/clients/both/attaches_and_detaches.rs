@@ -1,0 +1,24 @@
+//! `attach` finds the container's terminal, and leaving it by its keys leaves the container alone.
+
+use anyhow::{Result, ensure};
+
+use super::{Engine, run_args};
+
+pub fn run(engine: &Engine<'_>) -> Result<()> {
+    let name = engine.host.name();
+    engine.ok(&run_args(&["-dit", "--name", &name], &["sh"]))?;
+    let mut terminal = engine.terminal(&["attach", &name])?;
+    terminal.type_text("mark=he''re; echo $mark\n")?;
+    terminal.expect("here")?;
+    terminal.type_text("\x10\x11")?;
+    terminal.finish()?;
+    let state = engine.ok(&["inspect", "-f", "{{.State.Status}}", &name])?;
+    ensure!(state == "running", "{state}");
+    let mut terminal = engine.terminal(&["attach", &name])?;
+    terminal.type_text("echo still $mark; exit 3\n")?;
+    terminal.expect("still here")?;
+    terminal.finish()?;
+    ensure!(engine.ok(&["wait", &name])? == "3");
+    engine.ok(&["rm", &name])?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Cases in which an engine drives `dewar-oci` as it would drive runc: unmodified, from Debian's packages.
+//!
+//! Each engine has a state of its own below the cases' root. After each case nothing of its containers may be left, nor
+//! any machine. Containers have no network but the loopback.
+
+mod both;
+mod containerd;
+mod daemon;
+mod docker;
+mod engine;
+mod podman;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow, ensure};
+pub use daemon::end as end_daemons;
+
+use crate::{Case, Host, Outcome, files_below};
+
+/// Every case of every client.
+pub fn all() -> Vec<Case> {
+    [both::all(), podman::all(), docker::all(), containerd::all()].into_iter().flatten().collect()
+}
+
+/// Why this host cannot run cases of a client that consists of these programs.
+fn missing(programs: &[&str]) -> Option<Outcome> {
+    // SAFETY: takes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some(Outcome::Skipped("the client needs root".into()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |program: &&&str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    let absent = programs.iter().find(|program| !there(program))?;
+    Some(Outcome::Skipped(format!("{absent} is not installed")))
+}
+
+fn runtime(host: &Host) -> PathBuf {
+    host.stage.join("bin/dewar-oci")
+}
+
+fn busybox_archive(host: &Host) -> String {
+    host.stage.join("lib/dewar/busybox.tar").display().to_string()
+}
+
+/// Checks that no machine runs: what the runtime keeps of each lies here.
+fn no_machines() -> Result<()> {
+    let left: Vec<PathBuf> = files_below(Path::new("/run/dewar/oci")).into_keys().collect();
+    ensure!(left.is_empty(), "files of machines are left: {left:?}");
+    Ok(())
+}
+
+/// What all cases of a client need done before them; when it failed, it has failed for all.
+struct Once(OnceLock<Result<(), String>>);
+
+impl Once {
+    const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.0.get_or_init(|| work().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
+    }
+}
