@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -13,6 +15,9 @@ use crate::packages;
 use crate::places::Places;
 use crate::stage::{self, cargo};
 use crate::step::Steps;
+
+/// Machines of the lab at a time.
+const LANES: usize = 2;
 
 /// What test runners said about themselves.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +90,13 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
     let mut reports = vec![
         run("unit", &mut unit)?,
         run("cases on qemu", &mut cases("cases", "qemu"))?,
-        run("conformance of dewar-oci, on qemu", &mut conformance)?,
+        run("conformance on qemu", &mut conformance)?,
     ];
     match &lab {
         Some(lab) => reports.extend(run_in_lab(places, lab, filter, &bzimage)?),
         None => {
             reports.push(run("cases on kvm", &mut cases("cases", "kvm"))?);
-            reports.push(run("conformance of dewar-oci, on kvm", conformance.env("DEWAR_ENGINE", "kvm"))?);
+            reports.push(run("conformance on kvm", conformance.env("DEWAR_ENGINE", "kvm"))?);
             reports.push(run("clients on kvm", &mut cases("clients", "kvm"))?);
         }
     }
@@ -139,27 +144,39 @@ fn real_kvm(places: &Places) -> Result<bool> {
 fn lab_groups(places: &Places, bzimage: &Path) -> Result<Vec<Group>> {
     let env = ["DEWAR_STAGE=/opt/dewar", "DEWAR_CASES_ENGINE=kvm", "DEWAR_CASES_BZIMAGE=/run/lab/bzImage"];
     let env = env.map(Into::into).to_vec();
-    let group = |name: &str, package: &str, test: &str, env: &[String]| -> Result<Group> {
+    let group = |name: &str, package: &str, test: &str, memory_mib: u32, env: &[String]| -> Result<Group> {
         let program = runner(places, package, test)?;
-        let name = format!("{name} on kvm, in the lab");
-        Ok(Group { name, program, args: Vec::new(), env: env.to_vec(), files: vec![bzimage.to_path_buf()] })
+        let (name, env, files) = (format!("{name} on kvm"), env.to_vec(), vec![bzimage.to_path_buf()]);
+        Ok(Group { name, program, args: Vec::new(), env, files, memory_mib })
     };
     let oci = ["OCI_RUNTIME=/opt/dewar/bin/dewar-oci", "DEWAR_ENGINE=kvm"].map(Into::into);
+    // The longest come first.
     Ok(vec![
-        group("cases", "dewar-cases", "cases", &env)?,
-        group("conformance of dewar-oci,", "dewar-conformance", "conformance", &oci)?,
-        group("clients", "dewar-cases", "clients", &env)?,
+        group("conformance", "dewar-conformance", "conformance", 4096, &oci)?,
+        group("cases", "dewar-cases", "cases", 8192, &env)?,
+        group("clients", "dewar-cases", "clients", 4096, &env)?,
     ])
 }
 
+/// Runs the groups, two at a time: each machine has one CPU.
 fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Vec<Report>> {
     let groups = lab_groups(places, bzimage)?;
     let phase = Phase::new(lab, &places.stage);
-    let run = |group: &Group| {
-        eprintln!("\n{} …", group.name);
-        phase.run(group, filter).map(|tally| Report::of_lab(&group.name, &tally))
-    };
-    groups.iter().map(run).collect()
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    eprintln!("\n{} …", names.join("; "));
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = phase.run(group, filter).map(|tally| Report::of_lab(&group.name, &tally));
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    reports.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
 /// Builds a package's runner and answers where it is.

@@ -103,10 +103,7 @@ impl Mount {
 }
 
 fn id_mapped(target: &Path) -> Failure {
-    Failure::unsupported(format!(
-        "The mount of {} has id mappings, which no filesystem that this guest shares or makes can have",
-        target.display()
-    ))
+    Failure::unsupported(format!("The mount of {} has id mappings, which only bind mounts can have", target.display()))
 }
 
 fn unknown_option(target: &Path, options: &[&str]) -> Failure {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hooks::{self, Hooks};
+use super::idmap::IdMaps;
 use super::sandbox::SandboxSpec;
 use super::state::Record;
 use super::support;
@@ -30,6 +31,7 @@ pub(super) struct Share {
     pub recursive: bool,
     /// Where the container sees it; `/` for the root filesystem.
     pub target: PathBuf,
+    pub id_maps: Option<IdMaps>,
 }
 
 /// The container's network namespace on the host.
@@ -108,6 +110,7 @@ impl Plan {
             read_only,
             recursive: true,
             target: "/".into(),
+            id_maps: None,
         }];
         share_mounts(&mut spec, &bundle, &key, &mut shares)?;
         let (joins, joined_sandbox, network) = namespaces(&mut spec, wishes.others)?;
@@ -175,6 +178,7 @@ fn annotations(spec: &Value) -> BTreeMap<String, String> {
 
 /// Turns every bind mount into a share, and its source into the share's place in the guest.
 fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Share>) -> Result<(), Error> {
+    let linux = spec.get("linux").cloned().unwrap_or_default();
     let mounts = spec.get_mut("mounts").and_then(Value::as_array_mut);
     for (number, mount) in mounts.into_iter().flatten().enumerate() {
         let target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -196,11 +200,12 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
             own_filesystem(mount, kind);
             continue;
         }
+        let id_maps = IdMaps::take(mount, &linux)?;
         let name = format!("{key}.{number}");
         mount["source"] = Value::String(format!("{SHARED_DIR}/{name}"));
         mount["type"] = Value::String("bind".into());
         let read_only = has(&["ro", "rro"]);
-        shares.push(Share { name, path, read_only, recursive: !has(&["bind"]), target: target.into() });
+        shares.push(Share { name, path, read_only, recursive: !has(&["bind"]), target: target.into(), id_maps });
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod exec;
 mod foreground;
 mod hooks;
 mod host_cgroup;
+mod idmap;
 mod link;
 mod monitor;
 mod network;

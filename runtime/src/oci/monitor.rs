@@ -14,7 +14,7 @@ use dewar_protocol::{CreateContainer, ProcessRef, Reply, Request, Rootfs, UserSp
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use super::bundle::{HostNetwork, Plan};
+use super::bundle::{HostNetwork, Plan, Share};
 use super::console::Console;
 use super::host_cgroup::HostCgroup;
 use super::link::{Answer, Ask, Joined, Link, strange};
@@ -181,11 +181,7 @@ fn start(
     };
     trace::mark("sandbox joined");
     for share in &plan.shares {
-        let tree = view::clone_tree(&share.path, share.recursive).or_else(|_| {
-            use rustix::fs::{CWD, Mode, OFlags, openat};
-            openat(CWD, &share.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        });
-        let tree = tree.context(|| format!("Cannot share {}", share.path.display()))?;
+        let tree = share_tree(share)?;
         let ask = Ask::Share { name: share.name.clone(), read_only: share.read_only };
         match link.ask(&ask, &[tree.as_fd()])? {
             Answer::Done => {}
@@ -213,6 +209,18 @@ fn start(
     record.memory_mib = joined.memory_mib;
     folder.write(&record)?;
     Ok(Running { plan: plan.clone(), joined, sandbox, link, process, console, stderr })
+}
+
+/// What the server is given of a share. Who may not copy mounts shares the directory as it is.
+fn share_tree(share: &Share) -> Result<OwnedFd, Error> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    if share.id_maps.is_some() {
+        let failed = || format!("Cannot map the ids of {}: its filesystem or this user may not", share.path.display());
+        return view::clone_tree(share).context(failed);
+    }
+    view::clone_tree(share)
+        .or_else(|_| openat(CWD, &share.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
+        .context(|| format!("Cannot share {}", share.path.display()))
 }
 
 fn create_request(plan: &Plan, streams: &StreamPlan, state: Vec<u8>) -> Request {

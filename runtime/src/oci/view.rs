@@ -22,11 +22,11 @@ pub(super) fn enter(shares: &[Share]) -> Result<(), Errno> {
     // SAFETY: a mount namespace and the filesystem context it implies hold no memory or descriptors of other threads.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    let root_tree = clone_tree(&root.path, root.recursive)?;
+    let root_tree = clone_tree(root)?;
     move_mount(&root_tree, "", CWD, &root.path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     for bind in binds {
         // A target that is not there, or is not what it was, is not shown.
-        if let (Ok(tree), Ok(target)) = (clone_tree(&bind.path, bind.recursive), target(&root_tree, &bind.target)) {
+        if let (Ok(tree), Ok(target)) = (clone_tree(bind), target(&root_tree, &bind.target)) {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             let _ = move_mount(&tree, "", &target, "", flags);
         }
@@ -37,13 +37,17 @@ pub(super) fn enter(shares: &[Share]) -> Result<(), Errno> {
     rustix::process::chdir("/")
 }
 
-/// A copy of the mount at a path, attached nowhere.
-pub(super) fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
+/// A copy of the mount that is shared, attached nowhere.
+pub(super) fn clone_tree(share: &Share) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
+    if share.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(CWD, path, flags)
+    let tree = open_tree(CWD, &share.path, flags)?;
+    if let Some(maps) = &share.id_maps {
+        maps.apply(&tree).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+    Ok(tree)
 }
 
 /// The image made the tree: its links lead nowhere but into it.

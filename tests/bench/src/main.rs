@@ -1,15 +1,18 @@
-//! The measuring program: `dewar-bench start|bytes`, run in the lab by `cargo xtask bench`.
+//! The measuring program: `dewar-bench start|oci|bytes`, run in the lab by `cargo xtask bench`.
 //!
 //! Prints one line `<figure> <unit> <value> <value> …` for each figure, every value a run of its own, and what it is at on
 //! standard error. As the first process of a guest it is the init whose start the machine monitors are timed to.
 
 mod bytes;
+mod files;
 mod guest;
 mod memory;
+mod oci;
 mod peers;
 mod start;
 mod stopwatch;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -21,8 +24,8 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         guest::init();
     }
-    let what = std::env::args().nth(1);
-    match measure(what.as_deref()) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match measure(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dewar-bench: {error:#}");
@@ -31,15 +34,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(what: Option<&str>) -> Result<()> {
+fn measure(what: &[&str]) -> Result<()> {
     match what {
-        Some("start") => {
+        ["start"] => {
             start::measure()?;
             peers::measure()?;
             memory::measure()
         }
-        Some("bytes") => bytes::measure(),
-        _ => bail!("give `start` or `bytes`; `cargo xtask bench` does"),
+        ["oci"] => oci::measure(),
+        // One kind of work on files, for `oci`.
+        ["files", work, dir] => files::work(work, Path::new(dir)).map(|ms| println!("{ms:.3}")),
+        ["bytes"] => bytes::measure(),
+        _ => bail!("give `start`, `oci` or `bytes`; `cargo xtask bench` does"),
     }
 }
 

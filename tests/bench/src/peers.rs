@@ -48,7 +48,7 @@ fn containers(dir: &Path) -> Result<()> {
 }
 
 /// Unpacks the default image (an OCI archive of one layer) and writes runc's own default configuration beside it.
-fn make_bundle(dir: &Path, args: &[&str]) -> Result<()> {
+pub fn make_bundle(dir: &Path, args: &[&str]) -> Result<()> {
     let (blobs, rootfs) = (dir.join("image"), dir.join("rootfs"));
     fs::create_dir_all(&blobs).context("cannot make a bundle")?;
     fs::create_dir_all(&rootfs).context("cannot make a bundle")?;

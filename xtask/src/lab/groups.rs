@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::machine::{Boot, Disk, Job, Lab};
 use super::outcomes::{Outcome, Outcomes, listed, selection};
-use super::watch::{Bounds, shown};
+use super::watch::{Bounds, Passing, shown};
 
 /// All groups together.
 const PHASE: Duration = Duration::from_secs(40 * 60);
@@ -24,7 +24,6 @@ const BOOTS: usize = 3;
 const AGAIN: usize = 4;
 /// Two emulated CPUs would let nested guests die of triple faults at times.
 const CPUS: u32 = 1;
-const MEMORY_MIB: u32 = 8192;
 
 /// Tests of one runner (libtest or libtest-mimic) with one environment.
 #[derive(Debug)]
@@ -37,6 +36,8 @@ pub struct Group {
     pub env: Vec<String>,
     /// Host files that appear in /run/lab.
     pub files: Vec<PathBuf>,
+    /// Of L1.
+    pub memory_mib: u32,
 }
 
 /// What became of a group.
@@ -97,20 +98,19 @@ impl<'a> Phase<'a> {
         let Boot { code, output } = self.lab.boot(&Job {
             deterministic: false,
             smp: CPUS,
-            memory_mib: MEMORY_MIB,
+            memory_mib: group.memory_mib,
             disks: vec![Disk { from: self.stage.clone(), at: "/opt/dewar".into() }],
             files: [std::slice::from_ref(&group.program), &group.files].concat(),
             env: group.env.clone(),
             command,
             out: None,
             bounds: Bounds { total: BOOT.total.min(left), ..BOOT },
+            passing: Passing::Lines(group.name.clone()),
         })?;
         let outcomes = Outcomes::parse(&output);
         match code {
             Err(death) => {
-                // Of whatever was being said.
-                println!();
-                eprintln!("\n{}: {}", group.name, death.report());
+                eprintln!("{}: {}", group.name, death.report());
                 if let Some(running) = &outcomes.running {
                     eprintln!("{}: {running} was running", group.name);
                 }
@@ -157,7 +157,7 @@ fn run_tests(wanted: Vec<String>, boot: &mut dyn FnMut(&[String]) -> Result<Opti
         }
     }
     if (1..=AGAIN).contains(&failed.len()) {
-        eprintln!("\n{} failed; once more, alone: {}", failed.len(), failed.join(", "));
+        eprintln!("{} failed; once more, alone: {}", failed.len(), failed.join(", "));
         if let Some(attempt) = boot(&failed)? {
             tally.boots += 1;
             failed.retain(|name| match attempt.told.get(name) {

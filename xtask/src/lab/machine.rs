@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use dewar_rootfs::cpio::Archive;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::watch::{Bounds, Channel, Channels, End, Watched, watch};
+use super::watch::{Bounds, Channel, Channels, End, Passing, Watched, watch};
 use crate::packages;
 use crate::places::Places;
 
@@ -52,6 +52,7 @@ pub struct Job {
     /// Where /out lands.
     pub out: Option<PathBuf>,
     pub bounds: Bounds,
+    pub passing: Passing,
 }
 
 /// How a job ended.
@@ -128,7 +129,7 @@ impl Lab {
             Ok::<_, anyhow::Error>(channel)
         });
         let channels = Channels { out: out?, err: err?, console };
-        let Watched { end, output, console } = watch(&mut qemu, channels, job.bounds)?;
+        let Watched { end, output, console } = watch(&mut qemu, channels, job.bounds, &job.passing)?;
         let code = match end {
             End::Exited(_) => results(job, dir)?,
             _ => None,

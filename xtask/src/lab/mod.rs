@@ -18,7 +18,7 @@ use crate::stage;
 use crate::step::Steps;
 
 pub use machine::{Disk, Job, Lab};
-pub use watch::Bounds;
+pub use watch::{Bounds, Passing};
 
 /// Steps that [`prepare`] takes.
 pub const STEPS: usize = 2;
@@ -97,6 +97,7 @@ pub fn task(places: &Places, args: LabArgs) -> Result<ExitCode> {
         command: args.command,
         out: args.out,
         bounds: Bounds { silence: seconds(args.max_silence), total: seconds(args.max_time) },
+        passing: Passing::Bytes,
     };
     lab.run(&job).map(|ended| ExitCode::from(ended.code))
 }

@@ -66,6 +66,49 @@ pub fn shown(time: Duration) -> String {
     }
 }
 
+/// How the job's output is passed on.
+#[derive(Debug, Clone)]
+pub enum Passing {
+    /// As it comes.
+    Bytes,
+    /// Line by line, each behind a name: several machines speak at once.
+    Lines(String),
+}
+
+/// Bytes on their way to a stream of this process.
+struct Passer<'a> {
+    passing: &'a Passing,
+    /// The beginning of a line.
+    kept: Vec<u8>,
+}
+
+impl<'a> Passer<'a> {
+    const fn new(passing: &'a Passing) -> Self {
+        Self { passing, kept: Vec::new() }
+    }
+
+    /// Whoever reads this may have gone; the lab's run ends all the same.
+    fn pass(&mut self, mut to: impl Write, bytes: &[u8]) {
+        let Passing::Lines(name) = self.passing else {
+            let _ = to.write_all(bytes).and_then(|()| to.flush());
+            return;
+        };
+        self.kept.extend_from_slice(bytes);
+        while let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.kept.drain(..=end).collect();
+            let _ = to.write_all(&[name.as_bytes(), b": ", &line].concat());
+        }
+        let _ = to.flush();
+    }
+
+    /// A line that nobody finished.
+    fn end(mut self, to: impl Write) {
+        if matches!(self.passing, Passing::Lines(_)) && !self.kept.is_empty() {
+            self.pass(to, b"\n");
+        }
+    }
+}
+
 /// What is left of a machine.
 #[derive(Debug)]
 pub struct Watched {
@@ -173,23 +216,21 @@ impl Drop for Machine {
 ///
 /// # Errors
 /// When it cannot be started or watched.
-pub fn watch(qemu: &mut Command, mut channels: Channels, bounds: Bounds) -> Result<Watched> {
+pub fn watch(qemu: &mut Command, mut channels: Channels, bounds: Bounds, passing: &Passing) -> Result<Watched> {
     let mut machine = Machine(qemu.stdin(Stdio::null()).spawn().context("Failed to run QEMU")?);
     let pid = Pid::from_child(&machine.0);
     let process = pidfd_open(pid, PidfdFlags::empty()).context("Failed to watch QEMU")?;
     let mut clock = Clock::new(bounds);
     let mut output = Vec::new();
     let mut console = Console::default();
+    let (mut out, mut err) = (Passer::new(passing), Passer::new(passing));
     loop {
         let ended = wait(&process, &channels, clock.left())?;
         let mut spoke = channels.out.drain(|bytes| {
             output.extend_from_slice(bytes);
-            // Whoever reads this may have gone; the lab's run ends all the same.
-            let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
+            out.pass(io::stdout(), bytes);
         })?;
-        spoke |= channels.err.drain(|bytes| {
-            let _ = io::stderr().write_all(bytes);
-        })?;
+        spoke |= channels.err.drain(|bytes| err.pass(io::stderr(), bytes))?;
         if spoke {
             clock.job_spoke();
         }
@@ -203,6 +244,8 @@ pub fn watch(qemu: &mut Command, mut channels: Channels, bounds: Bounds) -> Resu
             (_, true) => End::Exited(machine.0.wait().context("Failed to wait for QEMU")?),
             (None, false) => continue,
         };
+        out.end(io::stdout());
+        err.end(io::stderr());
         return Ok(Watched { end, output, console });
     }
 }
@@ -283,7 +326,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).args([path("out"), path("err"), path("console")]);
         let started = Instant::now();
-        let watched = watch(&mut command, channels, Bounds { silence, total }).unwrap();
+        let watched = watch(&mut command, channels, Bounds { silence, total }, &Passing::Bytes).unwrap();
         (watched, started.elapsed())
     }
 
@@ -296,6 +339,18 @@ mod tests {
         assert!(matches!(watched.end, End::Exited(status) if status.success()), "{:?}", watched.end);
         assert_eq!(String::from_utf8_lossy(&watched.output), "one\ntwo\n");
         assert_eq!(watched.console.tail(), "started");
+    }
+
+    #[test]
+    fn lines_are_passed_whole_and_under_their_machine_s_name() {
+        let passing = Passing::Lines("lab".into());
+        let (mut passer, mut seen) = (Passer::new(&passing), Vec::new());
+        passer.pass(&mut seen, b"test a ... ");
+        assert_eq!(seen, b"");
+        passer.pass(&mut seen, b"ok\ntest b ... ok\ntest c");
+        assert_eq!(String::from_utf8_lossy(&seen), "lab: test a ... ok\nlab: test b ... ok\n");
+        passer.end(&mut seen);
+        assert!(seen.ends_with(b"lab: test c\n"));
     }
 
     #[test]

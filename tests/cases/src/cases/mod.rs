@@ -13,6 +13,8 @@ cases! {
     decompression_bomb,
     detached_life_cycle,
     environment_and_directory,
+    escape_agent_over_vsock,
+    escape_bombs,
     exec_runs_in_the_container,
     exit_codes,
     figures_of_what_runs,

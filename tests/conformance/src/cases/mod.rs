@@ -90,6 +90,7 @@ cases! {
     mount_bind_read_only,
     mount_bind_relative,
     mount_flags,
+    mount_id_mapped,
     mount_order,
     mount_source_is_missing,
     mount_tmpfs,
