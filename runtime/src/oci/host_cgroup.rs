@@ -2,7 +2,9 @@
 //! container's limits and what a machine costs on top.
 //!
 //! Without privileges, and without a `cgroupsPath` that asks for one, there is none, as with runc. On a host of cgroup v1
-//! the group is made in every hierarchy that is mounted; beside a mixed one's empty v2 hierarchy too.
+//! the group is made in every hierarchy that is mounted; beside a mixed one's empty v2 hierarchy too. With the systemd
+//! driver ([`super::systemd`]) the group is a unit's: systemd makes it where it knows the hierarchy, and the rest is as
+//! without.
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
@@ -11,17 +13,31 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use super::systemd::{self, Manager, Property, Unit};
 use crate::{Error, ErrorKind, ResultExt};
 
 /// What the guest's kernel, the VMM and the servers may use beside the container's own limit, in bytes.
 pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
 /// Threads of a machine's processes that come on top of the vCPUs'.
-const TASKS: u64 = 512;
+pub(super) const TASKS: u64 = 512;
 
 /// Where the group is, in each hierarchy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostCgroup {
     groups: Vec<Group>,
+    /// The systemd driver's.
+    unit: Option<Unit>,
+}
+
+/// The group that a container is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// `linux.cgroupsPath`.
+    pub path: Option<&'a str>,
+    pub id: &'a str,
+    /// The container's process.
+    pub pid: i32,
+    pub resources: Option<&'a LinuxResources>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,38 +57,44 @@ struct Hierarchy {
 }
 
 impl HostCgroup {
-    /// Makes the group and sets its limits.
-    pub(super) fn create(
-        path: Option<&str>,
-        id: &str,
-        systemd: bool,
-        resources: Option<&LinuxResources>,
-    ) -> Result<Self, Error> {
-        if systemd {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "--systemd-cgroup is not supported yet: use the cgroupfs driver",
-            ));
-        }
-        let relative = relative_path(path, id)?;
+    /// Makes the group, sets its limits and puts the container's process into it.
+    pub(super) fn create(wanted: &Wanted<'_>, systemd: bool) -> Result<Self, Error> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "Cannot read the mounts".into())?;
-        Self::create_in(&hierarchies(&mounts), &relative, path.is_some(), resources)
+        let hierarchies = hierarchies(&mounts);
+        if !systemd {
+            let relative = relative_path(wanted.path, wanted.id)?;
+            return Self { groups: Vec::new(), unit: None }.join_all(&hierarchies, &relative, wanted);
+        }
+        let unit = Unit::parse(wanted.path, wanted.id, systemd::is_users())?;
+        if unit.is_user() && !is_unified(&hierarchies) {
+            let text = "--systemd-cgroup without privileges needs a host of cgroup v2 alone: a user has none of v1";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let mut manager = Manager::open(unit.is_user())?;
+        Self::create_unit(&mut manager, unit, &hierarchies, wanted)
     }
 
-    fn create_in(
+    fn create_unit(
+        manager: &mut Manager,
+        unit: Unit,
         hierarchies: &[Hierarchy],
-        relative: &Path,
-        asked: bool,
-        resources: Option<&LinuxResources>,
+        wanted: &Wanted<'_>,
     ) -> Result<Self, Error> {
-        let mut cgroup = Self { groups: Vec::new() };
-        let result = hierarchies.iter().try_for_each(|hierarchy| cgroup.join(hierarchy, relative, asked));
-        let result = result.and_then(|()| resources.map_or(Ok(()), |resources| cgroup.limit(resources)));
-        if let Err(error) = result {
-            let _ = cgroup.delete();
+        let limits = |resources| systemd::of_resources(resources, is_unified(hierarchies), manager.version());
+        let limits: Vec<Property> = wanted.resources.map(limits).transpose()?.unwrap_or_default();
+        let relative = manager.start(&unit, wanted.pid, limits)?;
+        Self { groups: Vec::new(), unit: Some(unit) }.join_all(hierarchies, &relative, wanted)
+    }
+
+    fn join_all(mut self, hierarchies: &[Hierarchy], relative: &Path, wanted: &Wanted<'_>) -> Result<Self, Error> {
+        let asked = wanted.path.is_some() || self.unit.is_some();
+        let result = hierarchies.iter().try_for_each(|hierarchy| self.join(hierarchy, relative, asked));
+        let result = result.and_then(|()| wanted.resources.map_or(Ok(()), |resources| self.limit(resources)));
+        if let Err(error) = result.and_then(|()| self.add(wanted.pid)) {
+            self.leave_and_delete();
             return Err(error);
         }
-        Ok(cgroup)
+        Ok(self)
     }
 
     fn join(&mut self, hierarchy: &Hierarchy, relative: &Path, asked: bool) -> Result<(), Error> {
@@ -99,8 +121,7 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Puts a process into the group.
-    pub(super) fn add(&self, pid: i32) -> Result<(), Error> {
+    fn add(&self, pid: i32) -> Result<(), Error> {
         for group in &self.groups {
             write(&group.path.join("cgroup.procs"), &pid.to_string())?;
         }
@@ -109,6 +130,11 @@ impl HostCgroup {
 
     /// Changes limits.
     pub(super) fn update(&mut self, resources: &LinuxResources) -> Result<(), Error> {
+        if let Some(unit) = &self.unit {
+            let mut manager = Manager::open(unit.is_user())?;
+            let unified = self.groups.iter().all(|group| group.controllers.is_empty());
+            manager.set(unit, &systemd::of_resources(resources, unified, manager.version())?)?;
+        }
         self.limit(resources)
     }
 
@@ -126,9 +152,33 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Removes what was made. Groups that others were put into meanwhile stay.
-    pub(super) fn delete(&self) -> Result<(), Error> {
-        for folder in self.groups.iter().flat_map(|group| group.made.iter().rev()) {
+    /// Whether to end it is to end what is in it.
+    pub(super) fn is_unit(&self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// Removes what was made. Groups that others were put into meanwhile stay, and a unit whose machine `others` use:
+    /// systemd removes that with its last process.
+    pub(super) fn delete(&self, others: bool) -> Result<(), Error> {
+        let stopped = match &self.unit {
+            Some(unit) if !(others && self.is_populated()) => {
+                Manager::open(unit.is_user()).and_then(|mut manager| manager.stop(unit))
+            }
+            _ => Ok(()),
+        };
+        self.remove()?;
+        // A systemd that has gone leaves nothing to be sorry for.
+        if self.groups.iter().any(|group| group.path.exists()) { stopped } else { Ok(()) }
+    }
+
+    fn is_populated(&self) -> bool {
+        let populated = |group: &Group| fs::read(group.path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
+        self.groups.iter().any(populated)
+    }
+
+    fn remove(&self) -> Result<(), Error> {
+        let own = self.groups.iter().filter(|_| self.unit.is_some()).map(|group| &group.path);
+        for folder in own.chain(self.groups.iter().flat_map(|group| group.made.iter().rev())) {
             match fs::remove_dir(folder) {
                 Err(error)
                     if !matches!(error.kind(), IoKind::NotFound | IoKind::ResourceBusy | IoKind::DirectoryNotEmpty) =>
@@ -141,7 +191,7 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Removes the group that the calling process is in.
+    /// Removes the group that the calling process is in; its unit ends with the process.
     pub(super) fn leave_and_delete(&self) {
         let pid = std::process::id().to_string();
         for group in &self.groups {
@@ -149,8 +199,12 @@ impl HostCgroup {
             let home = group.made.first().and_then(|folder| folder.parent());
             let _ = home.map(|home| fs::write(home.join("cgroup.procs"), &pid));
         }
-        let _ = self.delete();
+        let _ = self.remove();
     }
+}
+
+fn is_unified(hierarchies: &[Hierarchy]) -> bool {
+    hierarchies.iter().all(|hierarchy| hierarchy.controllers.is_empty())
 }
 
 /// What a new group needs before it can hold a process: v1 cpusets begin empty; v2 controllers are handed down.
@@ -225,19 +279,19 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
     found
 }
 
-fn memory_limit(resources: &LinuxResources) -> Option<String> {
+/// With what a machine costs on top; the highest number for none.
+pub(super) fn memory_limit(resources: &LinuxResources) -> Option<u64> {
     let limit = resources.memory().as_ref()?.limit()?;
-    Some(
-        u64::try_from(limit)
-            .map_or("max".into(), |limit| limit.saturating_add(limit / 64).saturating_add(MEMORY_OVERHEAD).to_string()),
-    )
+    let on_top = |limit: u64| limit.saturating_add(limit / 64).saturating_add(MEMORY_OVERHEAD);
+    Some(u64::try_from(limit).map_or(u64::MAX, on_top))
 }
 
 /// Settings of cgroup v2.
 fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     let mut set = |file: &str, value: Option<String>| settings.extend(value.map(|value| (file.to_owned(), value)));
-    set("memory.max", memory_limit(resources));
+    let memory = memory_limit(resources);
+    set("memory.max", memory.map(|limit| if limit == u64::MAX { "max".into() } else { limit.to_string() }));
     if let Some(cpu) = resources.cpu() {
         set("cpu.weight", cpu.shares().filter(|shares| *shares > 0).map(|shares| weight(shares).to_string()));
         let quota = cpu.quota().map(|quota| if quota > 0 { quota.to_string() } else { "max".into() });
@@ -282,11 +336,9 @@ fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String
             settings.extend(value.map(|value| (file.to_owned(), value)));
         }
     };
-    set(
-        "memory",
-        "memory.limit_in_bytes",
-        memory_limit(resources).map(|limit| if limit == "max" { "-1".into() } else { limit }),
-    );
+    let memory = memory_limit(resources);
+    let memory = memory.map(|limit| if limit == u64::MAX { "-1".into() } else { limit.to_string() });
+    set("memory", "memory.limit_in_bytes", memory);
     if let Some(cpu) = resources.cpu() {
         set("cpu", "cpu.shares", cpu.shares().filter(|shares| *shares > 0).map(|shares| shares.to_string()));
         set("cpu", "cpu.cfs_period_us", cpu.period().filter(|period| *period > 0).map(|period| period.to_string()));
@@ -311,12 +363,12 @@ fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String
 }
 
 /// cgroup v1's shares (2 to 262144) as v2's weight (1 to 10000), as runc converts them.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 /// cgroup v1's block weight (10 to 1000) as v2's (1 to 10000).
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
 }
 
@@ -374,9 +426,50 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let hierarchy = Hierarchy { controllers: vec!["pids".into()], mount: dir.path().into() };
         fs::create_dir(dir.path().join("old")).expect("makes");
-        let group = HostCgroup::create_in(&[hierarchy], Path::new("old/new/box"), true, None).expect("makes");
-        assert!(dir.path().join("old/new/box").is_dir());
-        group.delete().expect("removes");
+        let wanted = Wanted { path: Some("old/new/box"), id: "box", pid: 42, resources: None };
+        let group = HostCgroup { groups: Vec::new(), unit: None };
+        let group = group.join_all(&[hierarchy], Path::new("old/new/box"), &wanted).expect("makes");
+        let procs = dir.path().join("old/new/box/cgroup.procs");
+        assert_eq!(fs::read_to_string(&procs).expect("is in"), "42");
+        // A cgroup's files go with it.
+        fs::remove_file(procs).expect("removes");
+        group.delete(false).expect("removes");
         assert!(dir.path().join("old").is_dir() && !dir.path().join("old/new").exists());
+    }
+
+    #[test]
+    fn a_unit_is_joined_in_every_hierarchy_and_leaves_none() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let hierarchy = |name: &str| Hierarchy { controllers: vec![name.into()], mount: dir.path().join(name) };
+        let hierarchies = [hierarchy("memory"), hierarchy("freezer")];
+        // What systemd would make, and what it knows nothing of.
+        let place = Path::new("user.slice/manager.service/a.slice/a-b.slice/x-box.scope");
+        fs::create_dir_all(dir.path().join("memory").join(place)).expect("makes");
+        fs::write(dir.path().join("memory").join(place).join("memory.limit_in_bytes"), "").expect("makes");
+        fs::create_dir(dir.path().join("freezer")).expect("makes");
+        let resources: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).expect("valid");
+        let wanted = Wanted { path: Some("a-b.slice:x:box"), id: "id", pid: 42, resources: Some(&resources) };
+        let unit = Unit::parse(wanted.path, wanted.id, false).expect("valid");
+        let (mut manager, calls) = systemd::fake::manager(dir.path());
+        let group = HostCgroup::create_unit(&mut manager, unit, &hierarchies, &wanted).expect("makes");
+        drop(manager);
+        let memory = (64 << 20) + (1 << 20) + MEMORY_OVERHEAD;
+        let asked = calls.recv().expect("is asked");
+        assert!(
+            asked.contains(&format!(" MemoryLimit=uint64 {memory}")) && asked.contains("PIDs=[uint32 42]"),
+            "{asked}"
+        );
+        for (name, file, value) in [
+            ("memory", "cgroup.procs", "42"),
+            ("freezer", "cgroup.procs", "42"),
+            ("memory", "memory.limit_in_bytes", &memory.to_string()),
+        ] {
+            let file = dir.path().join(name).join(place).join(file);
+            assert_eq!(fs::read_to_string(&file).expect("is there"), value);
+            fs::remove_file(file).expect("goes with a cgroup");
+        }
+        group.remove().expect("removes");
+        assert!(!dir.path().join("memory").join(place).exists());
+        assert!(dir.path().join("freezer").read_dir().expect("is there").next().is_none());
     }
 }

@@ -20,6 +20,7 @@ mod signals;
 pub mod spec_template;
 mod state;
 pub mod support;
+mod systemd;
 mod time;
 pub mod update;
 mod view;
@@ -342,7 +343,9 @@ impl Oci {
     /// Takes away what a container whose process has ended leaves on the host.
     fn clean(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
         if let Some(cgroup) = &record.cgroup {
-            cgroup.delete()?;
+            let is_other = |other: &Record| other.id != record.id && other.sandbox == record.sandbox;
+            let lives = |other: &Record| is_other(other) && other.process().is_some();
+            cgroup.delete(cgroup.is_unit() && state::list(&self.root)?.iter().any(lives))?;
         }
         fs::remove_dir_all(&folder.path).context(|| format!("Cannot remove {}", folder.path.display()))
     }

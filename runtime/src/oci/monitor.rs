@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bundle::{HostNetwork, Plan, Share};
 use super::console::Console;
-use super::host_cgroup::HostCgroup;
+use super::host_cgroup::{HostCgroup, Wanted};
 use super::link::{Answer, Ask, Joined, Link, strange};
 use super::state::{Folder, Record, Status, process_start};
 use super::{hooks, network, sandbox, signals, view};
@@ -105,10 +105,10 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         .map(serde_json::from_slice)
         .transpose()
         .kind(ErrorKind::Invalid, || "linux.resources does not parse".into())?;
-    let cgroup =
-        HostCgroup::create(plan.cgroups_path.as_deref(), &plan.id, request.systemd_cgroup, resources.as_ref())?;
+    let wanted =
+        Wanted { path: plan.cgroups_path.as_deref(), id: &plan.id, pid: own_pid(), resources: resources.as_ref() };
+    let cgroup = HostCgroup::create(&wanted, request.systemd_cgroup)?;
     let made = (|| {
-        cgroup.add(own_pid())?;
         enter_network(&plan.network)?;
         let console = console.map(|socket| Console::open(&socket, console_size(plan))).transpose()?;
         let stderr = streams.stderr.as_ref().and_then(|fd| fd.try_clone().ok());

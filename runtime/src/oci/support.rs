@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     (
         "linux.cgroupsPath",
         Host,
-        "the container's process and the machine's; in the guest the cgroup has the container's id",
+        "the container's process and the machine's; slice:prefix:name with --systemd-cgroup; in the guest the cgroup has the container's id",
     ),
     ("linux.resources.devices", Guest, ""),
     ("linux.resources.memory.limit", Both, "on the host with what a machine costs on top (192 MiB and 1/64)"),
@@ -315,7 +315,7 @@ pub fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities(),
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": false},
             "seccomp": {
                 "enabled": true,
                 "actions": [
