@@ -179,17 +179,16 @@ impl Connection {
     }
 
     /// EXTERNAL without a name: who this is tell the socket's credentials, in a user namespace, too.
+    ///
+    /// All of it at once, as systemd's own clients do: systemd does not look at a message that it reads together with
+    /// BEGIN before the next one comes.
     fn authenticate(&mut self) -> Result<(), DbusError> {
-        self.write(b"\0AUTH EXTERNAL\r\n")?;
+        self.write(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let mut line = self.read_line()?;
         if line == "DATA" || line.starts_with("DATA ") {
-            self.write(b"DATA\r\n")?;
             line = self.read_line()?;
         }
-        if line != "OK" && !line.starts_with("OK ") {
-            return Err(DbusError::Refused(line));
-        }
-        self.write(b"BEGIN\r\n")
+        if line == "OK" || line.starts_with("OK ") { Ok(()) } else { Err(DbusError::Refused(line)) }
     }
 
     pub(super) fn read_line(&mut self) -> Result<String, DbusError> {
@@ -204,6 +203,11 @@ impl Connection {
             }
             self.fill(deadline)?;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_unread(&self) -> bool {
+        !self.received.is_empty()
     }
 
     fn fill(&mut self, deadline: Instant) -> Result<(), DbusError> {

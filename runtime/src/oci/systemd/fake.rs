@@ -59,12 +59,13 @@ impl Fake {
         assert_eq!(self.bus.read_line()?, "\0AUTH EXTERNAL");
         match self.temper {
             Temper::Rejects => return self.bus.write(b"REJECTED KERBEROS_V4\r\n"),
-            Temper::Deaf => return self.bus.read_line().map(|_| ()),
-            _ => self.bus.write(b"DATA\r\n")?,
+            Temper::Deaf => loop {
+                self.bus.read_line()?;
+            },
+            _ => assert_eq!((self.bus.read_line()?, self.bus.read_line()?), ("DATA".into(), "BEGIN".into())),
         }
-        assert_eq!(self.bus.read_line()?, "DATA");
-        self.bus.write(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
-        assert_eq!(self.bus.read_line()?, "BEGIN");
+        assert!(!self.bus.has_unread(), "no message may be read with BEGIN");
+        self.bus.write(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")?;
         loop {
             let message = self.bus.next(Instant::now() + Duration::from_secs(20))?;
             assert_eq!(message.kind, kind::CALL);
