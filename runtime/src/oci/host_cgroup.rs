@@ -6,6 +6,7 @@
 //! driver ([`super::systemd`]) the group is a unit's: systemd makes it where it knows the hierarchy, and the rest is as
 //! without.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub(super) struct Wanted<'a> {
     /// The container's process.
     pub pid: i32,
     pub resources: Option<&'a LinuxResources>,
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +83,9 @@ impl HostCgroup {
         wanted: &Wanted<'_>,
     ) -> Result<Self, Error> {
         let limits = |resources| systemd::of_resources(resources, is_unified(hierarchies), manager.version());
-        let limits: Vec<Property> = wanted.resources.map(limits).transpose()?.unwrap_or_default();
-        let relative = manager.start(&unit, wanted.pid, limits)?;
+        let mut properties: Vec<Property> = systemd::of_annotations(wanted.annotations)?;
+        properties.extend(wanted.resources.map(limits).transpose()?.into_iter().flatten());
+        let relative = manager.start(&unit, wanted.pid, properties)?;
         Self { groups: Vec::new(), unit: Some(unit) }.join_all(hierarchies, &relative, wanted)
     }
 
@@ -426,7 +429,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let hierarchy = Hierarchy { controllers: vec!["pids".into()], mount: dir.path().into() };
         fs::create_dir(dir.path().join("old")).expect("makes");
-        let wanted = Wanted { path: Some("old/new/box"), id: "box", pid: 42, resources: None };
+        let none = BTreeMap::new();
+        let wanted = Wanted { path: Some("old/new/box"), id: "box", pid: 42, resources: None, annotations: &none };
         let group = HostCgroup { groups: Vec::new(), unit: None };
         let group = group.join_all(&[hierarchy], Path::new("old/new/box"), &wanted).expect("makes");
         let procs = dir.path().join("old/new/box/cgroup.procs");
@@ -448,7 +452,14 @@ mod tests {
         fs::write(dir.path().join("memory").join(place).join("memory.limit_in_bytes"), "").expect("makes");
         fs::create_dir(dir.path().join("freezer")).expect("makes");
         let resources: LinuxResources = serde_json::from_str(r#"{"memory":{"limit":67108864}}"#).expect("valid");
-        let wanted = Wanted { path: Some("a-b.slice:x:box"), id: "id", pid: 42, resources: Some(&resources) };
+        let asks = BTreeMap::from([("org.systemd.property.KillSignal".to_owned(), "37".to_owned())]);
+        let wanted = Wanted {
+            path: Some("a-b.slice:x:box"),
+            id: "id",
+            pid: 42,
+            resources: Some(&resources),
+            annotations: &asks,
+        };
         let unit = Unit::parse(wanted.path, wanted.id, false).expect("valid");
         let (mut manager, calls) = systemd::fake::manager(dir.path());
         let group = HostCgroup::create_unit(&mut manager, unit, &hierarchies, &wanted).expect("makes");

@@ -105,8 +105,13 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         .map(serde_json::from_slice)
         .transpose()
         .kind(ErrorKind::Invalid, || "linux.resources does not parse".into())?;
-    let wanted =
-        Wanted { path: plan.cgroups_path.as_deref(), id: &plan.id, pid: own_pid(), resources: resources.as_ref() };
+    let wanted = Wanted {
+        path: plan.cgroups_path.as_deref(),
+        id: &plan.id,
+        pid: own_pid(),
+        resources: resources.as_ref(),
+        annotations: &plan.annotations,
+    };
     let cgroup = HostCgroup::create(&wanted, request.systemd_cgroup)?;
     let made = (|| {
         enter_network(&plan.network)?;

@@ -81,7 +81,11 @@ const ROWS: &[Row] = &[
     ("hooks.startContainer", Guest, "its program lies in the container"),
     ("hooks.poststart", Host, ""),
     ("hooks.poststop", Host, ""),
-    ("annotations", Host, "`dev.dewar.vcpus`, `dev.dewar.memory-mib` and `dev.dewar.engine` shape the machine"),
+    (
+        "annotations",
+        Host,
+        "`dev.dewar.vcpus`, `dev.dewar.memory-mib` and `dev.dewar.engine` shape the machine, `org.systemd.property.NAME` the unit that --systemd-cgroup makes",
+    ),
     ("linux.namespaces[].type", Guest, "all eight"),
     (
         "linux.namespaces[].path",
@@ -342,7 +346,7 @@ pub fn features() -> Value {
             "netDevices": {"enabled": false}
         },
         "annotations": {"dev.dewar.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": ["dev.dewar."]
+        "potentiallyUnsafeConfigAnnotations": ["dev.dewar.", "org.systemd.property."]
     })
 }
 

@@ -18,7 +18,7 @@ use zbus::{ObjectPath, Variant};
 
 use crate::{Error, ErrorKind, ResultExt};
 use dbus::{Address, Connection, DbusError, Message, Target};
-pub(super) use properties::{Property, of_resources};
+pub(super) use properties::{Property, of_annotations, of_resources};
 
 /// What systemd gets for each step; runc's figure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -177,11 +177,11 @@ impl Manager {
         }
     }
 
-    /// Has a unit made, with a process in it, and answers where its group is.
-    pub(super) fn start(&mut self, unit: &Unit, pid: i32, limits: Vec<Property>) -> Result<PathBuf, Error> {
+    /// Has a unit made, with a process in it and more properties, and answers where its group is.
+    pub(super) fn start(&mut self, unit: &Unit, pid: i32, more: Vec<Property>) -> Result<PathBuf, Error> {
         let failed = || format!("Cannot have systemd make {}", unit.name);
         let base = self.property(PATH, MANAGER, "ControlGroup").context(failed)?;
-        let properties = properties::of_unit(unit, pid, limits);
+        let properties = properties::of_unit(unit, pid, more);
         let started = match self.start_once(unit, &properties) {
             Err(error) if error.is("org.freedesktop.systemd1.UnitExists") => {
                 // It may be the rest of one that failed.

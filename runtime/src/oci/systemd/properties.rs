@@ -2,6 +2,8 @@
 //!
 //! The same limits are written to the group's files afterwards; systemd must know them, or it would put its own back.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use zbus::Variant;
 
@@ -11,6 +13,7 @@ use crate::{Error, ErrorKind};
 
 pub(in super::super) type Property = (String, Variant<'static>);
 
+const ANNOTATION: &str = "org.systemd.property.";
 /// systemd's `infinity`.
 const INFINITY: u64 = u64::MAX;
 /// The highest CPU or memory node plus one that a set may name.
@@ -20,8 +23,8 @@ fn property(name: &str, value: impl Into<Variant<'static>>) -> Property {
     (name.to_owned(), value.into())
 }
 
-/// Those of a new unit.
-pub(super) fn of_unit(unit: &Unit, pid: i32, limits: Vec<Property>) -> Vec<Property> {
+/// Those of a new unit, before more.
+pub(super) fn of_unit(unit: &Unit, pid: i32, more: Vec<Property>) -> Vec<Property> {
     let title = unit.name.rsplit_once('.').map_or(unit.name.as_str(), |(title, _)| title);
     let mut all = vec![property("Description", format!("Dewar container {title}"))];
     if unit.is_slice() {
@@ -36,7 +39,7 @@ pub(super) fn of_unit(unit: &Unit, pid: i32, limits: Vec<Property>) -> Vec<Prope
         all.push(property(name, true));
     }
     all.push(property("DefaultDependencies", false));
-    all.extend(limits);
+    all.extend(more);
     all
 }
 
@@ -88,6 +91,83 @@ fn quota(cpu: &LinuxCpu, version: u32, all: &mut Vec<Property>) {
         Some(_) => INFINITY,
     };
     all.push(property("CPUQuotaPerSecUSec", per_second));
+}
+
+/// Those that annotations ask for, such as `org.systemd.property.CollectMode` with the value `'inactive-or-failed'`.
+pub(in super::super) fn of_annotations(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>, Error> {
+    let asked = annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(ANNOTATION)?, text)));
+    asked
+        .map(|(key, name, text)| {
+            let named = name.len() >= 3 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+            let found = Some(name).filter(|_| named).and_then(|name| of_annotation(name, text.trim()));
+            found.ok_or_else(|| {
+                let text =
+                    format!("the annotation {key} is {text:?}: give a property of systemd's, as busctl would print it");
+                Error::new(ErrorKind::Invalid, text)
+            })
+        })
+        .collect()
+}
+
+fn of_annotation(name: &str, text: &str) -> Option<Property> {
+    // Seconds are for people: the property counts microseconds.
+    let seconds = name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
+    let Some(stem) = seconds else { return Some((name.to_owned(), value(text)?)) };
+    let number = text.rsplit_once(' ').map_or(text, |(_, number)| number);
+    let micros = match number.parse::<u64>() {
+        Ok(seconds) => seconds.checked_mul(1_000_000)?,
+        Err(_) => {
+            let span = std::time::Duration::try_from_secs_f64(number.parse().ok()?).ok()?;
+            u64::try_from(span.as_micros()).ok()?
+        }
+    };
+    Some(property(&format!("{stem}USec"), micros))
+}
+
+/// A value in GVariant's text format, as far as properties of units go: booleans, numbers, strings and lists of strings.
+fn value(text: &str) -> Option<Variant<'static>> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        let (mut items, mut rest) = (Vec::new(), inner.trim());
+        while !rest.is_empty() {
+            let (item, tail) = quoted(rest)?;
+            items.push(item);
+            let tail = tail.trim_start();
+            rest = if tail.is_empty() { tail } else { tail.strip_prefix(',')?.trim_start() };
+        }
+        return Some(items.into());
+    }
+    if text.starts_with(['\'', '"']) {
+        return quoted(text).filter(|(_, rest)| rest.is_empty()).map(|(item, _)| item.into());
+    }
+    Some(match text.split_once(' ').map(|(kind, number)| (kind, number.trim())) {
+        Some(("byte", number)) => number.parse::<u8>().ok()?.into(),
+        Some(("int16", number)) => number.parse::<i16>().ok()?.into(),
+        Some(("uint16", number)) => number.parse::<u16>().ok()?.into(),
+        Some(("int32", number)) => number.parse::<i32>().ok()?.into(),
+        Some(("uint32", number)) => number.parse::<u32>().ok()?.into(),
+        Some(("int64", number)) => number.parse::<i64>().ok()?.into(),
+        Some(("uint64", number)) => number.parse::<u64>().ok()?.into(),
+        Some(("double", number)) => number.parse::<f64>().ok()?.into(),
+        Some(("string", item)) => return value(item).filter(|found| matches!(found, Variant::Str(_))),
+        Some(("boolean", word)) => word.parse::<bool>().ok()?.into(),
+        Some(_) => return None,
+        None => text.parse::<bool>().map(Variant::from).or_else(|_| text.parse::<i32>().map(Variant::from)).ok()?,
+    })
+}
+
+/// A string in quotes at the head, and what comes after it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut characters = text.char_indices();
+    let (_, quote) = characters.next().filter(|(_, c)| matches!(c, '\'' | '"'))?;
+    let mut item = String::new();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => item.push(characters.next()?.1),
+            c if c == quote => return Some((item, text.get(at + 1..)?)),
+            c => item.push(c),
+        }
+    }
+    None
 }
 
 /// A set such as `0-2,7` as bits, the lowest first.
@@ -175,6 +255,42 @@ mod tests {
         assert_eq!(bits("cpus", "3").ok(), Some(vec![8]));
         for wrong in ["", "a", "3-1", "-1", "0,", "99999999"] {
             assert!(bits("cpus", wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_properties() {
+        let of = |name: &str, text: &str| {
+            let annotations = [(format!("org.systemd.property.{name}"), text.to_owned()), ("other".into(), "[".into())];
+            of_annotations(&annotations.into())
+        };
+        for (name, text, expected) in [
+            ("CollectMode", "'inactive-or-failed'", property("CollectMode", "inactive-or-failed")),
+            ("KillSignal", "37", property("KillSignal", 37_i32)),
+            ("TimeoutStopUSec", "uint64 5", property("TimeoutStopUSec", 5_u64)),
+            ("TimeoutStopSec", "uint64 5", property("TimeoutStopUSec", 5_000_000_u64)),
+            ("TimeoutStopSec", "1.5", property("TimeoutStopUSec", 1_500_000_u64)),
+            ("SendSIGHUP", "true", property("SendSIGHUP", true)),
+            ("Description", "\"it's\"", property("Description", "it's")),
+            ("After", "['a.service', \"b\\\"\"]", property("After", vec!["a.service", "b\""])),
+            ("After", "[]", property("After", Vec::<String>::new())),
+        ] {
+            assert_eq!(of(name, text).expect(text), [expected]);
+        }
+        for (name, text) in [
+            ("KillSignal", ""),
+            ("KillSignal", "uint8 5"),
+            ("KillSignal", "99999999999"),
+            ("After", "['a'"),
+            ("After", "['a' 'b']"),
+            ("CollectMode", "'a' 'b'"),
+            ("CollectMode", "'a"),
+            ("TimeoutStopSec", "-1"),
+            ("TimeoutStopSec", "18446744073709551615"),
+            ("a.b", "true"),
+            ("", "true"),
+        ] {
+            assert_eq!(of(name, text).expect_err(text).kind(), ErrorKind::Invalid, "{name}={text}");
         }
     }
 }
