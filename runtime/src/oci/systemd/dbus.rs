@@ -341,7 +341,7 @@ pub(super) type Field = (u8, Value);
 #[derive(Debug)]
 pub(super) enum Value {
     Plain(Variant<'static>),
-    /// A signature of several values: a [`Variant`] would write it in parentheses.
+    /// A signature of several values: a `Variant` would write it in parentheses.
     Signature(String),
 }
 
