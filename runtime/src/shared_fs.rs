@@ -63,6 +63,11 @@ impl SharedFs {
         self.ask(&format!("add\0{name}\0{mode}"), &[tree])
     }
 
+    /// Makes an entry read-only from now on.
+    pub(crate) fn seal(&self, name: &str) -> Result<(), Error> {
+        self.ask(&format!("seal\0{name}"), &[])
+    }
+
     /// Takes an entry away.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
         self.ask(&format!("remove\0{name}"), &[])

@@ -116,8 +116,15 @@ impl Init<'_> {
         }
         let mut shared = shared.iter().copied();
         for mount in &plan.mounts {
+            let own_group = match mount.source {
+                // What it sees of the others' groups would be theirs.
+                Source::Filesystem { kind: "cgroup2", .. } if plan.namespaces.cgroup == Whose::Sandbox => {
+                    Some(mounts::own_cgroup()?)
+                }
+                _ => None,
+            };
             let given = matches!(mount.source, Source::Shared { .. }).then(|| shared.next()).flatten();
-            mounts::make(root, mount, given)?;
+            mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
         }
         devices::populate(root.fd(), &plan.devices, plan.namespaces.user != Whose::Sandbox)?;
         let cwd = &plan.process.cwd;

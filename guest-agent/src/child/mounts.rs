@@ -23,6 +23,7 @@ use crate::{
     container::{
         mounts::{self as wanted, Change, Mount, Source},
         rootfs::Root,
+        spawn,
     },
     error::{Doing, Failure, Result},
     sys::mount::{Attributes, set_attributes},
@@ -34,6 +35,7 @@ const READ_ONLY: wanted::Attributes = wanted::Attributes { set: libc::MOUNT_ATTR
 pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result<()> {
     let failed = || format!("Mounting {} failed", mount.target.display());
     match &mount.source {
+        Source::Filesystem { .. } if given.is_some() => make_bound(root, mount, given),
         Source::Filesystem { kind, name, options, copy_up } => {
             let target = paths::ensure(root.fd(), &mount.target, Missing::Directory).doing(failed)?;
             if matches!(*kind, "proc" | "sysfs") {
@@ -59,11 +61,19 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
             let tree = open_tree(CWD, root.file(*number), flags).doing(failed)?;
             bound(root, mount, tree.as_fd()).doing(failed)
         }
-        Source::Shared { .. } => {
-            let tree = given.ok_or_else(|| Failure::invalid(failed()))?;
-            bound(root, mount, tree).doing(failed)
-        }
+        Source::Shared { .. } => make_bound(root, mount, given),
     }
+}
+
+fn make_bound(root: &Root, mount: &Mount, tree: Option<BorrowedFd<'_>>) -> Result<()> {
+    let failed = || format!("Mounting {} failed", mount.target.display());
+    bound(root, mount, tree.ok_or_else(|| Failure::invalid(failed()))?).doing(failed)
+}
+
+/// The calling process's group, as a mount that is attached nowhere.
+pub fn own_cgroup() -> Result<OwnedFd> {
+    let group = spawn::cgroup_of("self")?;
+    copy(group.as_fd(), true).doing(|| "Copying the mount of the container's cgroup failed".into())
 }
 
 fn bound(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! Making the processes of containers. The agent forks; what the child does is in [`crate::child`].
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -136,7 +137,7 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
         let mut fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
         if matches!(&fork, Err(e) if e.raw_os_error() == Some(libc::EBUSY)) {
             // The container has handed its controllers to groups of its own, and only leaves take processes then.
-            fork = process::fork_into(0, Some(cgroup_of(place.init_pid)?.as_fd()));
+            fork = process::fork_into(0, Some(cgroup_of(place.init_pid.as_raw_nonzero())?.as_fd()));
         }
         if matches!(fork, Ok(Fork::Child)) {
             Exec {
@@ -158,10 +159,10 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
     Ok(spawned(forked?, ours))
 }
 
-/// The group that a process is in, whatever its workload has called it.
-fn cgroup_of(pid: Pid) -> Result<OwnedFd> {
-    let failed = || "Finding the cgroup of the container's first process failed".to_owned();
-    let groups = fs::read(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).doing(failed)?;
+/// The group that a process (a number, or `self`) is in, whatever its workload has called it.
+pub fn cgroup_of(process: impl Display) -> Result<OwnedFd> {
+    let failed = || "Finding the cgroup of the container's process failed".to_owned();
+    let groups = fs::read(format!("/proc/{process}/cgroup")).doing(failed)?;
     let path = groups.strip_prefix(b"0::/").unwrap_or_default().trim_ascii_end();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, "/sys/fs/cgroup", flags, Mode::empty()).doing(failed)?;

@@ -34,6 +34,12 @@ pub(super) struct Share {
     pub id_maps: Option<IdMaps>,
 }
 
+impl Share {
+    pub(super) fn is_root(&self) -> bool {
+        self.target == Path::new("/")
+    }
+}
+
 /// The container's network namespace on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum HostNetwork {

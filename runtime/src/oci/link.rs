@@ -21,6 +21,8 @@ pub(super) enum Ask {
     Agent(Request),
     /// Offers the directory or file whose descriptor follows to the guest. It goes with the member that asked.
     Share { name: String, read_only: bool },
+    /// Makes what was offered under this name read-only from now on.
+    Seal { name: String },
     /// This connection stands for a container: when it breaks, the container is deleted in the guest; with the last one
     /// the machine ends. Answered when the guest is up.
     Join { container: String },
@@ -81,6 +83,14 @@ impl Link {
     pub(super) fn ask(&mut self, ask: &Ask, fds: &[BorrowedFd<'_>]) -> Result<Answer, Error> {
         self.send(ask, fds)?;
         self.receive()
+    }
+
+    /// Asks for something that has no result.
+    pub(super) fn ask_done(&mut self, ask: &Ask, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        match self.ask(ask, fds)? {
+            Answer::Done => Ok(()),
+            other => Err(strange(&other)),
+        }
     }
 
     /// Calls the guest's agent.

@@ -187,11 +187,9 @@ fn start(
     trace::mark("sandbox joined");
     for share in &plan.shares {
         let tree = share_tree(share)?;
-        let ask = Ask::Share { name: share.name.clone(), read_only: share.read_only };
-        match link.ask(&ask, &[tree.as_fd()])? {
-            Answer::Done => {}
-            other => return Err(strange(&other)),
-        }
+        // Mount points are made in the root, also in one that is to be read-only.
+        let read_only = share.read_only && !share.is_root();
+        link.ask_done(&Ask::Share { name: share.name.clone(), read_only }, &[tree.as_fd()])?;
     }
     // From here on signals are for the container.
     signals::block_all().context(|| "Cannot block signals".into())?;
@@ -208,6 +206,12 @@ fn start(
     if let Err(error) = made {
         process.abandon();
         return Err(error);
+    }
+    for root in plan.shares.iter().filter(|share| share.is_root() && share.read_only) {
+        if let Err(error) = link.ask_done(&Ask::Seal { name: root.name.clone() }, &[]) {
+            process.abandon();
+            return Err(error);
+        }
     }
     record.engine = joined.engine;
     record.vcpus = joined.vcpus;

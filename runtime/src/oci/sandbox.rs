@@ -195,6 +195,7 @@ impl Sandbox {
                 member.shares.push(name);
                 Ok(Answer::Done)
             }
+            Ask::Seal { name } => self.shared.seal(&name).map(|()| Answer::Done),
             Ask::Join { container } => {
                 if member.container.is_none() {
                     *lock(&self.members) += 1;

@@ -170,12 +170,12 @@ fn context(case: &'static str, root: PathBuf) -> Result<Host> {
     Ok(Host { engine, stage, root, case, serial: AtomicU32::new(0) })
 }
 
-/// Runs all cases, as the test runner's arguments say, and exits.
-pub fn main(cases: Vec<Case>) -> ! {
+/// Runs all cases, as the test runner's arguments say, and exits. `threads`: when they cannot run as the arguments say.
+pub fn main(cases: Vec<Case>, threads: Option<usize>) -> ! {
     let mut arguments = libtest_mimic::Arguments::from_args();
     // Guests are heavy: as many at a time as there are cores, unless told otherwise.
-    arguments.test_threads =
-        arguments.test_threads.or(Some(std::thread::available_parallelism().map_or(1, Into::into)));
+    let cores = || Some(std::thread::available_parallelism().map_or(1, Into::into));
+    arguments.test_threads = threads.or(arguments.test_threads).or_else(cores);
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || run_case(&case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Err(error) = clients::end_daemons() {

@@ -1,5 +1,5 @@
 //! All cases; one behaviour a file, in `src/cases/`.
 
 fn main() {
-    dewar_cases::main(dewar_cases::cases::all());
+    dewar_cases::main(dewar_cases::cases::all(), None);
 }

@@ -1,5 +1,5 @@
 //! All cases of clients; one behaviour a file, in `src/clients/`.
 
 fn main() {
-    dewar_cases::main(dewar_cases::clients::all());
+    dewar_cases::main(dewar_cases::clients::all(), Some(1));
 }

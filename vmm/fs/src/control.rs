@@ -72,6 +72,9 @@ fn answer(file_system: &FileSystem, text: &str, passed: Option<OwnedFd>) -> Resu
             let added = file_system.tree.add(name, *access == "ro", top);
             added.map_err(|error| format!("{name} cannot be added: {error}"))?;
         }
+        (["seal", name], None) => {
+            file_system.seal(name).map_err(|error| format!("{name} cannot be made read-only: {error}"))?;
+        }
         (["remove", name], None) => {
             file_system.remove(name).map_err(|error| format!("{name} cannot be removed: {error}"))?;
         }
@@ -101,6 +104,8 @@ mod tests {
         }
         assert!(ask("add\0b\0rw", None).is_err());
         assert!(ask("remove\0b", None).is_err());
+        assert!(ask("seal\0b", None).is_err());
+        assert_eq!(ask("seal\0a", None), Ok("ok".to_owned()));
         assert_eq!(ask("remove\0a", None), Ok("ok".to_owned()));
         assert_eq!(ask("add\0a\0rw", open()), Ok("ok".to_owned()));
     }

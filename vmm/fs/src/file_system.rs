@@ -84,6 +84,16 @@ impl FileSystem {
         Ok(())
     }
 
+    /// Makes an entry read-only from now on: what the guest has open below it is closed.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn seal(&self, name: &str) -> Result<(), Errno> {
+        let entry = self.tree.seal(name)?;
+        self.handles.close_all(|handle| handle.entry.id == entry.id);
+        Ok(())
+    }
+
     /// How many files the guest knows now.
     #[must_use]
     pub fn known(&self) -> usize {

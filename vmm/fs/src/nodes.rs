@@ -48,7 +48,7 @@ impl Node {
     /// # Errors
     /// `EROFS` when the guest may not write here.
     pub fn writable(&self) -> Result<&Self, Errno> {
-        if self.entry.read_only { Err(Errno::ROFS) } else { Ok(self) }
+        if self.entry.is_read_only() { Err(Errno::ROFS) } else { Ok(self) }
     }
 
     /// # Errors

@@ -16,7 +16,7 @@ const MAX_ENTRIES: usize = 4096;
 pub struct Entry {
     pub id: u64,
     pub name: String,
-    pub read_only: bool,
+    read_only: AtomicBool,
     /// The tree's directory, or the file.
     pub top: OwnedFd,
     removed: AtomicBool,
@@ -26,6 +26,11 @@ impl Entry {
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.removed.load(Ordering::SeqCst)
+    }
+
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::SeqCst)
     }
 }
 
@@ -62,7 +67,8 @@ impl Tree {
         }
         let id = entries.last.checked_add(1).ok_or(Errno::NOSPC)?;
         entries.last = id;
-        let entry = Entry { id, name: name.to_owned(), read_only, top, removed: AtomicBool::new(false) };
+        let (name, read_only) = (name.to_owned(), AtomicBool::new(read_only));
+        let entry = Entry { id, name, read_only, top, removed: AtomicBool::new(false) };
         entries.by_id.insert(id, Arc::new(entry));
         Ok(())
     }
@@ -76,6 +82,16 @@ impl Tree {
         let id = entries.by_id.values().find(|entry| entry.name == name).map(|entry| entry.id).ok_or(Errno::NOENT)?;
         let entry = entries.by_id.remove(&id).ok_or(Errno::NOENT)?;
         entry.removed.store(true, Ordering::SeqCst);
+        Ok(entry)
+    }
+
+    /// Makes an entry read-only from now on.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn seal(&self, name: &str) -> Result<Arc<Entry>, Errno> {
+        let entry = self.find(name.as_bytes())?;
+        entry.read_only.store(true, Ordering::SeqCst);
         Ok(entry)
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::{missing, no_machines};
+use super::{Machines, missing};
 use crate::{Finished, Host, Outcome, Session, Terminal};
 
 /// An engine with a state of its own.
@@ -29,6 +29,8 @@ pub struct Kind {
     pub prepare: fn(&Engine<'_>) -> Result<()>,
     /// Exit code of `rm` when it refuses.
     pub rm_refused: i32,
+    /// Exit code of `exec` of a program that is not there.
+    pub exec_unknown: i32,
     /// Exit code of `exec` in a paused container.
     pub exec_refused: i32,
     /// The flag of `build` that names what else its user would choose.
@@ -45,8 +47,9 @@ pub fn with(host: &Host, kind: &'static Kind, case: fn(&Engine<'_>) -> Result<()
     }
     let engine = Engine { host, kind, dir: host.root.join(kind.name) };
     (kind.prepare)(&engine)?;
+    let machines = Machines::now(host);
     let result = case(&engine);
-    let clean = engine.clean_up();
+    let clean = engine.clean_up().and_then(|()| machines.nothing_new(host));
     result?;
     clean?;
     Ok(Outcome::Passed)
@@ -120,7 +123,7 @@ impl Engine<'_> {
             self.any(&args)?;
         }
         ensure!(left.is_empty(), "the case left containers: {left}");
-        no_machines()
+        Ok(())
     }
 }
 

@@ -10,13 +10,13 @@ mod docker;
 mod engine;
 mod podman;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 pub use daemon::end as end_daemons;
 
-use crate::{Case, Host, Outcome, files_below};
+use crate::{Case, Host, Outcome, processes_mentioning, wait_until_gone};
 
 /// Every case of every client.
 pub fn all() -> Vec<Case> {
@@ -43,11 +43,20 @@ fn busybox_archive(host: &Host) -> String {
     host.stage.join("lib/dewar/busybox.tar").display().to_string()
 }
 
-/// Checks that no machine runs: what the runtime keeps of each lies here.
-fn no_machines() -> Result<()> {
-    let left: Vec<PathBuf> = files_below(Path::new("/run/dewar/oci")).into_keys().collect();
-    ensure!(left.is_empty(), "files of machines are left: {left:?}");
-    Ok(())
+/// Processes of this installation that have a machine. Cases of clients run one by one, so that they can be compared.
+#[derive(Debug)]
+struct Machines(Vec<i32>);
+
+impl Machines {
+    fn now(host: &Host) -> Self {
+        Self(processes_mentioning(&host.stage.join("bin/dewar-supervisor").display().to_string()))
+    }
+
+    /// Checks that those which came meanwhile are gone, or will be at once.
+    fn nothing_new(&self, host: &Host) -> Result<()> {
+        let new: Vec<i32> = Self::now(host).0.into_iter().filter(|pid| !self.0.contains(pid)).collect();
+        wait_until_gone(&new)
+    }
 }
 
 /// What all cases of a client need done before them; when it failed, it has failed for all.

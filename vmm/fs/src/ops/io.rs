@@ -133,7 +133,7 @@ impl FileSystem {
     /// `sync` in the guest: every file system that it can have written to.
     pub(crate) fn syncfs(&self, _call: Call<'_>) -> Result<(), Errno> {
         let mut done = HashSet::new();
-        for entry in self.tree.after(0).iter().filter(|entry| !entry.read_only) {
+        for entry in self.tree.after(0).iter().filter(|entry| !entry.is_read_only()) {
             let stat = host::stat(&entry.top)?;
             let kind = host::file_type(&stat);
             let known = !done.insert((stat.stx_dev_major, stat.stx_dev_minor));

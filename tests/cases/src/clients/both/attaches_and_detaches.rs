@@ -8,13 +8,18 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
     engine.ok(&run_args(&["-dit", "--name", &name], &["sh"]))?;
     let mut terminal = engine.terminal(&["attach", &name])?;
+    // Attaching shows nothing of before: an empty line brings a prompt.
+    terminal.type_text("\n")?;
+    terminal.expect("# ")?;
     terminal.type_text("mark=he''re; echo $mark\n")?;
     terminal.expect("here")?;
-    terminal.type_text("\x10\x11")?;
+    terminal.press("\x10\x11")?;
     terminal.finish()?;
     let state = engine.ok(&["inspect", "-f", "{{.State.Status}}", &name])?;
     ensure!(state == "running", "{state}");
     let mut terminal = engine.terminal(&["attach", &name])?;
+    terminal.type_text("\n")?;
+    terminal.expect("# ")?;
     terminal.type_text("echo still $mark; exit 3\n")?;
     terminal.expect("still here")?;
     terminal.finish()?;

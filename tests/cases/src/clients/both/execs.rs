@@ -7,7 +7,7 @@ use super::Engine;
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.sleeper(&["-e", "FROM=run"])?;
     engine.any(&["exec", &name, "sh", "-c", "exit 9"])?.exits(9)?;
-    engine.any(&["exec", &name, "no-such-command"])?.exits(127)?;
+    engine.any(&["exec", &name, "no-such-command"])?.exits(engine.kind.exec_unknown)?;
     engine.any(&["exec", &name, "/etc/passwd"])?.exits(126)?;
     let script = "echo $(id -u):$(id -g) $PWD $FROM $MORE";
     let told = engine.ok(&["exec", "-u", "12:34", "-w", "/tmp", "-e", "MORE=exec", &name, "sh", "-c", script])?;
@@ -18,6 +18,7 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
     ensure!(seen.starts_with("sleep 1000"), "another container's processes: {seen}");
 
     let mut terminal = engine.terminal(&["exec", "-it", &name, "sh"])?;
+    terminal.expect("# ")?;
     terminal.type_text("stty size; echo do''ne\n")?;
     terminal.expect("30 100")?;
     terminal.expect("done")?;

@@ -9,7 +9,7 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
     let host = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     ensure!(release != host.trim(), "the host's kernel: {release}");
     engine.run(&["--rm"], &["sh", "-c", "exit 7"])?.exits(7)?;
-    engine.run(&["--rm"], &["sh", "-c", "kill -9 $$"])?.exits(137)?;
+    engine.run(&["--rm"], &["sh", "-c", "sleep 1000 & kill -9 $!; wait $!"])?.exits(137)?;
     engine.run(&["--rm"], &["no-such-command"])?.exits(127)?.complains("no-such-command")?;
     engine.run(&["--rm"], &["/etc/passwd"])?.exits(126)?;
     let args = super::run_args(&["--rm", "-i"], &["cat"]);

@@ -6,18 +6,20 @@ use super::{Engine, run_args};
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let mut terminal = engine.terminal(&run_args(&["--rm", "-it"], &["sh"]))?;
+    terminal.expect("# ")?;
     terminal.type_text("tty; stty size; echo rea''dy\n")?;
     terminal.expect("/dev/pts/0")?;
     terminal.expect("30 100")?;
     terminal.expect("ready")?;
-    terminal.type_text("trap 'stty size; echo resi''zed' WINCH; echo tra''pped\n")?;
-    terminal.expect("trapped")?;
+    terminal.expect("# ")?;
     terminal.resize(40, 120)?;
-    terminal.expect("40 120")?;
+    terminal.type_text("until stty size | grep '40 120'; do sleep 1; done; echo resi''zed\n")?;
     terminal.expect("resized")?;
+    terminal.expect("# ")?;
     terminal.type_text("echo slee''ping; sleep 1000\n")?;
     terminal.expect("sleeping")?;
     terminal.type_text("\x03")?;
+    terminal.expect("# ")?;
     terminal.type_text("echo wo''ken; exit 5\n")?;
     terminal.expect("woken")?;
     let (_, code) = terminal.finish()?;

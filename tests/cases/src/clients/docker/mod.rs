@@ -18,6 +18,7 @@ static DOCKER: Kind = Kind {
     command,
     prepare,
     rm_refused: 1,
+    exec_unknown: 126,
     exec_refused: 1,
     build_flags: &[],
 };

@@ -21,6 +21,7 @@ static PODMAN: Kind = Kind {
     command,
     prepare,
     rm_refused: 2,
+    exec_unknown: 127,
     exec_refused: 255,
     build_flags: &["--isolation", "oci", "--pull=never"],
 };

@@ -15,7 +15,7 @@ pub fn run(podman: &Engine<'_>) -> Result<()> {
     member(&one, &["-m", "64m"])?;
     member(&two, &["-m", "32m"])?;
     let sh = |name: &str, script: &str| podman.ok(&["exec", name, "sh", "-c", script]);
-    let machine = "cat /proc/sys/kernel/random/boot_id; hostname; readlink /proc/self/ns/net /proc/self/ns/ipc";
+    let machine = "cat /proc/sys/kernel/random/boot_id; hostname; readlink /proc/self/ns/net; readlink /proc/self/ns/ipc";
     ensure!(sh(&one, machine)? == sh(&two, machine)?, "two machines");
     ensure!(sh(&one, "hostname")? == "shared");
     ensure!(sh(&one, "cat /sys/fs/cgroup/memory.max")? == "67108864");
