@@ -9,7 +9,7 @@ use std::fs;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType};
 use rustix::{
     io::{self, Errno},
-    process::{Resource, Rlimit},
+    process::{Pid, Resource, Rlimit},
     thread::{self, CapabilitySet},
 };
 
@@ -205,6 +205,21 @@ impl Rlimits {
             limits.push((name, resource, Rlimit { current: finite(soft), maximum: finite(hard) }));
         }
         Ok(Self { limits })
+    }
+
+    /// Raises a process's hard limits where these are higher, and nothing else: in a user namespace it could not do so
+    /// itself. `process`: `None` is the calling one; another still has this one's limits, from its birth.
+    ///
+    /// # Errors
+    /// [`SecurityError::Rlimit`].
+    pub fn make_room(&self, process: Option<Pid>) -> Result<(), SecurityError> {
+        self.limits.iter().try_for_each(|(name, resource, wanted)| {
+            let had = rustix::process::getrlimit(*resource);
+            let maximum = wanted.maximum.zip(had.maximum).map(|(wanted, had)| wanted.max(had));
+            let raised = Rlimit { current: had.current, maximum };
+            let done = rustix::process::prlimit(process, *resource, raised);
+            done.map(drop).map_err(|source| SecurityError::Rlimit { name, source })
+        })
     }
 
     /// Sets the limits of the calling process. Raising a hard limit needs CAP_SYS_RESOURCE.

@@ -44,6 +44,9 @@ impl Exec<'_> {
         let init = leave_agent(self.stdio, self.report, &[self.init])?;
         let labels = self.plan.labels.open()?;
         self.plan.scheduling.begin()?;
+        if self.user_namespace {
+            self.plan.rlimits.make_room(None).doing(|| "Setting resource limits failed".into())?;
+        }
         let failed = || "Entering the container's namespaces failed".to_owned();
         let init = init.first().ok_or_else(|| Failure::state(failed()))?;
         process::set_namespaces(init, self.namespaces).doing(failed)?;

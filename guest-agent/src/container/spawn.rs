@@ -75,6 +75,9 @@ pub fn init(plan: &Plan, parts: &Parts<'_>) -> Result<Spawned> {
             .doing(|| "Returning to the machine's time namespace failed".into())?;
     }
     let spawned = spawned(forked?, ours);
+    if namespaces.user != Whose::Sandbox {
+        plan.process.rlimits.make_room(Some(spawned.pid)).doing(|| "Setting resource limits failed".into())?;
+    }
     if namespaces.user == Whose::Own {
         set_maps(spawned.pid, namespaces)?;
         report::go(&spawned.report).doing(|| "Waking the container's process failed".into())?;

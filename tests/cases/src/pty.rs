@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
@@ -49,29 +48,6 @@ impl Terminal {
     /// When the terminal is gone.
     pub fn type_text(&mut self, text: &str) -> Result<()> {
         self.keyboard.write_all(text.as_bytes())?;
-        Ok(())
-    }
-
-    /// Presses keys one after the other: the program has read each before the next.
-    ///
-    /// # Errors
-    /// When the terminal is gone, or two minutes pass.
-    pub fn press(&mut self, keys: &str) -> Result<()> {
-        // SAFETY: the request takes flags and answers a descriptor.
-        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-        let theirs = owned(unsafe { libc::ioctl(self.keyboard.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
-        let patience = Instant::now() + Duration::from_millis(PATIENCE_MS.unsigned_abs().into());
-        for key in keys.split("").filter(|key| !key.is_empty()) {
-            self.type_text(key)?;
-            let mut unread = 1;
-            while unread > 0 {
-                // SAFETY: the answer goes to a valid place.
-                let done = unsafe { libc::ioctl(theirs.as_raw_fd(), libc::FIONREAD, &raw mut unread) };
-                ensure!(done == 0, "FIONREAD: {}", std::io::Error::last_os_error());
-                ensure!(Instant::now() < patience, "nobody reads the keys");
-                std::thread::yield_now();
-            }
-        }
         Ok(())
     }
 

@@ -7,17 +7,17 @@ use super::{Engine, run_args};
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
     engine.ok(&run_args(&["-dit", "--name", &name], &["sh"]))?;
-    let mut terminal = engine.terminal(&["attach", &name])?;
+    let mut terminal = engine.terminal(&["attach", "--detach-keys", "ctrl-q", &name])?;
     // Attaching shows nothing of before: an empty line brings a prompt.
     terminal.type_text("\n")?;
     terminal.expect("# ")?;
     terminal.type_text("mark=he''re; echo $mark\n")?;
     terminal.expect("here")?;
-    terminal.press("\x10\x11")?;
+    terminal.type_text("\x11")?;
     terminal.finish()?;
     let state = engine.ok(&["inspect", "-f", "{{.State.Status}}", &name])?;
     ensure!(state == "running", "{state}");
-    let mut terminal = engine.terminal(&["attach", &name])?;
+    let mut terminal = engine.terminal(&["attach", "--detach-keys", "ctrl-q", &name])?;
     terminal.type_text("\n")?;
     terminal.expect("# ")?;
     terminal.type_text("echo still $mark; exit 3\n")?;

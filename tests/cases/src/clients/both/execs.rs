@@ -19,8 +19,8 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
 
     let mut terminal = engine.terminal(&["exec", "-it", &name, "sh"])?;
     terminal.expect("# ")?;
-    terminal.type_text("stty size; echo do''ne\n")?;
-    terminal.expect("30 100")?;
+    // docker tells the size a moment after the start.
+    terminal.type_text("until stty size | grep '30 100'; do sleep 1; done; echo do''ne\n")?;
     terminal.expect("done")?;
     terminal.type_text("exit 4\n")?;
     let (_, code) = terminal.finish()?;

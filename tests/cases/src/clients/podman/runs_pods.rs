@@ -26,6 +26,6 @@ pub fn run(podman: &Engine<'_>) -> Result<()> {
     ensure!(sh(&two, "nc 127.0.0.1 8080 </dev/null")? == "over the loopback");
     podman.ok(&["rm", "-f", &one])?;
     ensure!(sh(&two, "echo alive")? == "alive");
-    podman.ok(&["pod", "rm", "-f", &pod])?;
+    podman.ok(&["pod", "rm", "-f", "-t", "0", &pod])?;
     Ok(())
 }
