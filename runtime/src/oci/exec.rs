@@ -194,6 +194,9 @@ fn begin(record: &Record, process: &Value, socket: Option<UnixStream>) -> Result
         }
         None => super::own_streams(),
     };
+    // Whoever reads the caller's output to its end waits for the caller, not for this process.
+    let null = super::leave_input_and_output()?;
+    rustix::stdio::dup2_stderr(null).context(|| "Cannot close the error output".into())?;
     let plan = StreamPlan::for_exec(streams, console.as_ref().map(|console| console.size().unwrap_or_default()));
     let reference = ProcessRef { container: record.id.clone(), exec: Some(crate::container::new_id()) };
     let spec = serde_json::to_vec(process).context(|| "Cannot encode a process".into())?;

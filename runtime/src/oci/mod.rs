@@ -81,6 +81,15 @@ fn own_streams() -> Streams {
     }
 }
 
+/// Puts /dev/null in the place of standard input and output.
+fn leave_input_and_output() -> Result<fs::File, Error> {
+    let null = fs::File::options().read(true).write(true).open("/dev/null");
+    let null = null.context(|| "Cannot open /dev/null".into())?;
+    rustix::stdio::dup2_stdin(&null).context(|| "Cannot close standard input".into())?;
+    rustix::stdio::dup2_stdout(&null).context(|| "Cannot close standard output".into())?;
+    Ok(null)
+}
+
 fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let failed = || format!("Cannot write the pid file {}", path.display());
     // Whoever watches for the file finds it whole.

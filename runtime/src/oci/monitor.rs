@@ -283,12 +283,8 @@ fn run_sandbox(spec: &sandbox::SandboxSpec, run: &Path, dir: &Path, first: UnixS
 /// Closes every descriptor but the error output and one: streams that the sandbox held would never end.
 fn keep_only(kept: &UnixStream) -> Result<(), Error> {
     use std::os::fd::AsRawFd;
-    let null =
-        fs::File::options().read(true).write(true).open("/dev/null").context(|| "Cannot open /dev/null".into())?;
-    rustix::stdio::dup2_stdin(&null).context(|| "Cannot close standard input".into())?;
-    rustix::stdio::dup2_stdout(&null).context(|| "Cannot close standard output".into())?;
+    super::leave_input_and_output()?;
     let kept = libc::c_uint::try_from(kept.as_raw_fd()).context(|| "A descriptor is negative".into())?;
-    drop(null);
     // SAFETY: whatever lies beside the kept one belongs to values of the parent that this process never uses again; it
     // ends without dropping them.
     unsafe {

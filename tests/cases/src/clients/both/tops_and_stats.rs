@@ -11,7 +11,7 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
     let top = engine.ok(&["top", &name, "-o", "pid,args"])?;
     ensure!(top.lines().count() >= 2, "{top}");
     let memory = engine.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", &name])?;
-    ensure!(memory.contains("iB") && !memory.starts_with("0B"), "{memory}");
+    ensure!(memory.contains(" / ") && !memory.starts_with("0B"), "{memory}");
     engine.ok(&["rm", "-f", &name])?;
     Ok(())
 }
