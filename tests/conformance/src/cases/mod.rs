@@ -92,6 +92,7 @@ cases! {
     mount_flags,
     mount_id_mapped,
     mount_order,
+    mount_point_in_read_only_root,
     mount_source_is_missing,
     mount_tmpfs,
     mount_type_unknown,
