@@ -24,6 +24,9 @@ pub struct Cli {
     /// Have systemd make the container's cgroup; cgroupsPath is slice:prefix:name
     #[arg(long)]
     pub systemd_cgroup: bool,
+    /// The same in crun's words
+    #[arg(long, value_enum, value_name = "MANAGER")]
+    pub cgroup_manager: Option<CgroupManager>,
     /// Whether to ignore that cgroups cannot be written; needs nothing here, where it is found out
     #[arg(long, value_name = "true|false|auto", value_parser = ["true", "false", "auto"])]
     pub rootless: Option<String>,
@@ -41,6 +44,12 @@ pub enum LogFormat {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     Table,
     Json,
@@ -53,6 +62,9 @@ pub struct Make {
     /// Folder of the bundle
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Another name of the configuration than config.json, in the bundle
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Unix socket that receives the terminal's master
     #[arg(long, value_name = "PATH")]
     pub console_socket: Option<PathBuf>,

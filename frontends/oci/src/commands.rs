@@ -7,7 +7,7 @@ use std::path::Path;
 use dewar_runtime::oci::{self, CreateOptions, Oci, Status, events, spec_template, support};
 use dewar_runtime::{Error, ErrorKind, ResultExt};
 
-use crate::cli::{Cli, Command, Make, OutputFormat};
+use crate::cli::{CgroupManager, Cli, Command, Make, OutputFormat};
 use crate::log::Log;
 use crate::{exec, output};
 
@@ -19,7 +19,7 @@ pub fn run(cli: Cli, log: &Log) -> Result<u8, Error> {
     let Some(command) = cli.command else {
         return Err(Error::new(ErrorKind::Invalid, "no command is given: see dewar-oci --help"));
     };
-    let oci = Oci::open(cli.root.as_deref(), cli.systemd_cgroup)?;
+    let oci = Oci::open(cli.root.as_deref(), cli.systemd_cgroup || cli.cgroup_manager == Some(CgroupManager::Systemd))?;
     log.debug(&format!("{command:?}"));
     match command {
         Command::Create(make) => {
@@ -87,6 +87,7 @@ fn options(make: &Make) -> Result<CreateOptions, Error> {
     }
     Ok(CreateOptions {
         bundle: make.bundle.clone(),
+        config: make.config.clone(),
         console_socket: make.console_socket.clone(),
         pid_file: make.pid_file.clone(),
     })

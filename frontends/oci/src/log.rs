@@ -15,12 +15,12 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(cli: &Cli) -> Self {
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn new(cli: &Cli) -> std::io::Result<Self> {
         let open = |path: &std::path::PathBuf| File::options().create(true).append(true).open(path);
-        let file = cli.log.as_ref().and_then(|path| {
-            open(path).inspect_err(|error| eprintln!("dewar-oci: cannot write {}: {error}", path.display())).ok()
-        });
-        Self { file, format: cli.log_format, debug: cli.debug }
+        let file = cli.log.as_ref().map(open).transpose()?;
+        Ok(Self { file, format: cli.log_format, debug: cli.debug })
     }
 
     /// Also to the standard error, for whoever reads there.

@@ -20,7 +20,14 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let log = log::Log::new(&cli);
+    let log = match log::Log::new(&cli) {
+        Ok(log) => log,
+        Err(error) => {
+            let path = cli.log.unwrap_or_default();
+            eprintln!("dewar-oci: cannot open the log file {}: {error}", path.display());
+            return ExitCode::from(1);
+        }
+    };
     match commands::run(cli, &log) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

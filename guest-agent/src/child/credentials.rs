@@ -1,6 +1,7 @@
 //! Becoming the user of the process, with no more rights than it was given.
 
 use std::{
+    collections::HashSet,
     ffi::CString,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -49,9 +50,14 @@ pub fn look_up(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<Who> {
 }
 
 impl Who {
-    /// The environment of the process: the plan's, with HOME where it has none.
+    /// The environment of the process: the plan's, with HOME where it has none. Of two variables of one name the later
+    /// counts.
     pub fn environment(&self, plan: &ProcessPlan) -> Vec<CString> {
-        let mut environment = plan.environment.clone();
+        let name = |variable: &CString| variable.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+        let mut seen = HashSet::new();
+        let later = plan.environment.iter().rev().filter(|variable| seen.insert(name(variable)));
+        let mut environment: Vec<CString> = later.cloned().collect();
+        environment.reverse();
         let home = self.home.as_ref().filter(|_| !plan.has_home());
         environment.extend(home.and_then(|home| CString::new(format!("HOME={home}")).ok()));
         environment

@@ -18,7 +18,10 @@ use super::{
     mounts,
     paths::{self, Missing},
 };
-use crate::error::{Doing, Failure, Result};
+use crate::{
+    container::namespaces::Namespaces,
+    error::{Doing, Failure, Result},
+};
 
 /// A device node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,37 @@ pub struct Device {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// A node of it outside of the container, to be mounted where none can be made.
+    pub stash: Option<PathBuf>,
+}
+
+/// Where nodes are kept for containers that cannot make their own.
+const STASH: &str = "/dev/.dewar";
+
+/// Keeps a node of each device for a container in whose user namespace, or on whose root, none can be made. The nodes are
+/// shared: what they are is their name.
+pub fn stash(devices: &mut [Device], namespaces: &Namespaces) -> Result<()> {
+    for device in devices.iter_mut().filter(|device| device.kind != FileType::Fifo) {
+        let failed = || format!("Keeping the device {} failed", device.path.display());
+        let Some((uid, gid)) = namespaces.outside(device.uid, device.gid) else { continue };
+        let (kind, number) = (device.kind, makedev(device.major, device.minor));
+        let name = format!("{kind:?}-{}-{}-{:o}-{uid}-{gid}", device.major, device.minor, device.mode);
+        let directory = match std::fs::create_dir(STASH) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).doing(failed)?,
+            _ => openat(CWD, STASH, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(failed)?,
+        };
+        match mknodat(&directory, &name, kind, Mode::from(device.mode), number) {
+            Ok(()) => {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                chownat(&directory, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(failed)?;
+                chmodat(&directory, &name, Mode::from(device.mode), AtFlags::empty()).doing(failed)?;
+            }
+            Err(Errno::EXIST) => {}
+            other => other.doing(failed)?,
+        }
+        device.stash = Some(Path::new(STASH).join(name));
+    }
+    Ok(())
 }
 
 const DEFAULT: [(&str, u32, u32); 6] =
@@ -44,7 +78,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the default nodes, `devices`, and the links. In a user namespace nodes cannot be made: `bind` mounts the
-/// machine's own over empty files instead.
+/// machine's own, or those that were kept for it ([`stash`]), over empty files instead.
 pub fn populate(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<()> {
     for (name, major, minor) in DEFAULT {
         let path = Path::new("/dev").join(name);
@@ -52,7 +86,7 @@ pub fn populate(root: BorrowedFd<'_>, devices: &[Device], bind: bool) -> Result<
             continue;
         }
         let kind = FileType::CharacterDevice;
-        let device = Device { path, kind, major, minor, mode: 0o666, uid: 0, gid: 0 };
+        let device = Device { path, kind, major, minor, mode: 0o666, uid: 0, gid: 0, stash: None };
         make(root, &device, (bind, Found::Anything))?;
     }
     devices.iter().try_for_each(|device| make(root, device, (bind, Found::Same)))?;
@@ -94,8 +128,10 @@ fn make(root: BorrowedFd<'_>, device: &Device, (bind, found): (bool, Found)) -> 
             let path = device.path.display();
             return Err(Failure::invalid(format!("The device {path} cannot be made: there is something else")));
         }
-        // A root filesystem that is the host's takes no nodes.
-        Err(Errno::PERM | Errno::ACCESS) if device.kind != FileType::Fifo => return bind_guest_s(root, device),
+        // A root filesystem that is the host's takes no nodes, least of all when it is read-only.
+        Err(Errno::PERM | Errno::ACCESS | Errno::ROFS) if device.kind != FileType::Fifo => {
+            return bind_guest_s(root, device);
+        }
         other => other.doing(failed)?,
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
@@ -114,6 +150,7 @@ fn bind_guest_s(root: BorrowedFd<'_>, device: &Device) -> Result<()> {
     let known = std::fs::read_link(format!("/sys/dev/{kind}/{}:{}", device.major, device.minor));
     let name = known.ok().and_then(|link| device_name(&link));
     let source = match name {
+        _ if device.stash.is_some() => device.stash.clone().unwrap_or_default(),
         Some(name) => Path::new("/dev").join(name),
         None => Path::new("/dev").join(device.path.strip_prefix("/dev").unwrap_or(&device.path)),
     };

@@ -60,8 +60,8 @@ impl Exec<'_> {
             .doing(|| "Opening the root filesystem failed".into())?;
         let who = credentials::look_up(root.as_fd(), self.plan)?;
         let cwd = &self.plan.cwd;
-        paths::ensure(root.as_fd(), cwd, paths::Missing::Directory)
-            .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
+        paths::open(root.as_fd(), cwd, OFlags::PATH | OFlags::DIRECTORY)
+            .doing(|| format!("chdir to cwd {} failed", cwd.display()))?;
         if matches!(self.stdio, ChildStdio::Terminal) {
             terminal::attach(root.as_fd(), false)?;
         }

@@ -2,6 +2,7 @@
 //! the last, and the container does not start.
 
 use std::{
+    ffi::CString,
     io,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
@@ -49,17 +50,17 @@ impl<'a> Hooks<'a> {
         Ok(Some(Self { hooks, state: input, output }))
     }
 
-    /// Runs them one after the other.
+    /// Runs them one after the other; those without an environment have the container's.
     ///
     /// # Errors
     /// Of the first that cannot be run, ends with another code than 0, or takes too long.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self, inherited: &[CString]) -> Result<()> {
         signal::block_only(&[libc::SIGCHLD]).doing(|| "Blocking SIGCHLD failed".into())?;
-        self.hooks.iter().try_for_each(|hook| self.run_one(hook))?;
+        self.hooks.iter().try_for_each(|hook| self.run_one(hook, inherited))?;
         signal::block_only(&[]).doing(|| "Resetting the signal mask failed".into())
     }
 
-    fn run_one(&self, hook: &Hook) -> Result<()> {
+    fn run_one(&self, hook: &Hook, inherited: &[CString]) -> Result<()> {
         let name = hook.path.to_string_lossy();
         let failed = || format!("Running the startContainer hook {name} failed");
         for file in [&self.state, &self.output] {
@@ -67,7 +68,7 @@ impl<'a> Hooks<'a> {
         }
         rustix::fs::ftruncate(&self.output, 0).doing(failed)?;
         let arguments = CStringArray::new(hook.arguments.clone());
-        let environment = CStringArray::new(hook.environment.clone());
+        let environment = CStringArray::new(hook.environment.clone().unwrap_or_else(|| inherited.to_vec()));
         let Some(pid) = process::fork().doing(failed)? else {
             let error = self.become_hook(hook, &arguments, &environment);
             // To its standard error, which the error shows.

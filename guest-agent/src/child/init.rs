@@ -76,10 +76,11 @@ impl Init<'_> {
         let hooks = Hooks::prepare(&plan.hooks, &plan.hook_state)?;
         credentials::set_personality(plan.personality)?;
         who.become_user(&plan.process, plan.seccomp.as_ref())?;
-        let command = Command::find(&plan.process.arguments, who.environment(&plan.process))?;
+        let environment = who.environment(&plan.process);
+        let command = Command::find(&plan.process.arguments, environment.clone())?;
         report::ready()?;
         report::wait_go()?;
-        hooks.map_or(Ok(()), |hooks| hooks.run())?;
+        hooks.map_or(Ok(()), |hooks| hooks.run(&environment))?;
         labels.apply()?;
         credentials::filter(&plan.process, plan.seccomp.as_ref())?;
         if plan.init { reaper::run(&command) } else { Err(command.run()) }

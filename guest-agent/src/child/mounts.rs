@@ -87,7 +87,7 @@ fn bound(root: &Root, mount: &Mount, tree: BorrowedFd<'_>) -> std::io::Result<()
 fn ordinary(root: &Root, target: &Path) -> Result<()> {
     match paths::open(root.fd(), target, OFlags::PATH | OFlags::NOFOLLOW).and_then(paths::is_directory) {
         Ok(true) => Ok(()),
-        _ => Err(Failure::invalid(format!("{} of the root filesystem is not an ordinary directory", target.display()))),
+        _ => Err(Failure::invalid(format!("{} must be mounted on ordinary directory", target.display()))),
     }
 }
 

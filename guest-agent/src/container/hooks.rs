@@ -13,7 +13,8 @@ use crate::error::{Failure, Result};
 pub struct Hook {
     pub path: CString,
     pub arguments: Vec<CString>,
-    pub environment: Vec<CString>,
+    /// None of its own: the container's.
+    pub environment: Option<Vec<CString>>,
     pub timeout: Option<Duration>,
 }
 
@@ -49,7 +50,7 @@ fn hook(hook: &runtime::Hook) -> Result<Hook> {
     Ok(Hook {
         path,
         arguments: text(&given.unwrap_or_else(|| vec![name]))?,
-        environment: text(hook.env().as_deref().unwrap_or_default())?,
+        environment: hook.env().as_deref().map(text).transpose()?,
         timeout: timeout.map(Duration::from_secs),
     })
 }

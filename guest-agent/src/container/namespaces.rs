@@ -109,6 +109,15 @@ impl Namespaces {
         })
     }
 
+    /// A user and a group of the container as the guest knows them, where that can be told.
+    pub fn outside(&self, user: u32, group: u32) -> Option<(u32, u32)> {
+        match self.user {
+            Whose::Sandbox => Some((user, group)),
+            Whose::Own => Some((map(&self.uid_map, user)?, map(&self.gid_map, group)?)),
+            Whose::Joined => None,
+        }
+    }
+
     fn read_maps(&mut self, linux: &Linux) -> Result<()> {
         match self.user {
             Whose::Own => {
@@ -221,6 +230,16 @@ struct IdMap {
     shifts: bool,
 }
 
+/// Looks an id up in lines of `uid_map`.
+fn map(lines: &str, id: u32) -> Option<u32> {
+    lines.lines().find_map(|line| {
+        let mut words = line.split(' ').map(str::parse::<u32>);
+        let (inside, outside, size) = (words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?);
+        let offset = id.checked_sub(inside).filter(|offset| *offset < size)?;
+        outside.checked_add(offset)
+    })
+}
+
 impl IdMap {
     fn from_spec(mappings: Option<&[LinuxIdMapping]>) -> Result<Self> {
         let mappings = mappings.unwrap_or_default();
@@ -290,6 +309,8 @@ mod tests {
         assert_eq!(mapped(0).expect("valid").shifted_root, None);
         assert_eq!(mapped(100_000).expect("valid").shifted_root, Some((100_000, 100_000)));
         assert_eq!(mapped(100_000).expect("valid").uid_map, "0 100000 65536\n");
+        assert_eq!(mapped(100_000).expect("valid").outside(10, 65536), None);
+        assert_eq!(mapped(100_000).expect("valid").outside(10, 11), Some((100_010, 100_011)));
         assert_eq!(read(r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#, &[]), Err(ErrorKind::Invalid));
         let unused = r#"{"namespaces":[{"type":"mount"}],"uidMappings":[{"containerID":0,"hostID":5,"size":1}]}"#;
         assert_eq!(read(unused, &[]), Err(ErrorKind::Invalid));

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cgroup::Cgroup,
-    child::report,
+    child::{devices, report},
     container::{
         mounts::Source,
         namespaces::{self, Joined, Namespaces, Whose},
@@ -111,6 +111,7 @@ impl Server {
         }
         let mut plan = Plan::from_request(request)?;
         stdio::check(&request.stdio)?;
+        devices::stash(&mut plan.devices, &plan.namespaces)?;
         let joined = self.joined(&mut plan.namespaces, &request.joins)?;
         let shift = spawn::shift(&plan.namespaces, &joined)?;
         let mut rootfs = Some(Rootfs::mount(&mut self.storage, request, shift.as_ref())?);

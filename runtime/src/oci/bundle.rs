@@ -80,6 +80,7 @@ pub(super) struct Plan {
 pub(super) struct Wishes<'a> {
     pub id: &'a str,
     pub bundle: &'a Path,
+    pub config: &'a Path,
     /// The other containers, whose namespaces may be joined.
     pub others: &'a [Record],
 }
@@ -96,13 +97,14 @@ impl Plan {
     pub(super) fn read(wishes: &Wishes<'_>) -> Result<Self, Error> {
         let given = wishes.bundle;
         let bundle = fs::canonicalize(given).kind(ErrorKind::Invalid, || format!("bundle {}", given.display()))?;
-        let path = bundle.join("config.json");
-        let text = fs::read(&path).kind(ErrorKind::Invalid, || {
+        let path = wishes.config;
+        let text = fs::read(path).kind(ErrorKind::Invalid, || {
             format!("JSON specification file {} not found or not readable", path.display())
         })?;
         let mut spec: Value =
             serde_json::from_slice(&text).kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;
         support::refuse(&spec)?;
+        spec.get_mut("process").into_iter().for_each(support::spell_flags);
         // The types say which part is of a wrong shape.
         let _: oci_spec::runtime::Spec = serde_json::from_value(spec.clone())
             .kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;
@@ -370,7 +372,7 @@ mod tests {
         fs::create_dir(dir.path().join("rootfs")).expect("makes");
         fs::create_dir(dir.path().join("data")).expect("makes");
         fs::write(dir.path().join("config.json"), config).expect("writes");
-        Plan::read(&Wishes { id: "box", bundle: dir.path(), others: &[] })
+        Plan::read(&Wishes { id: "box", bundle: dir.path(), config: &dir.path().join("config.json"), others: &[] })
     }
 
     fn config(rest: &str) -> String {

@@ -66,6 +66,8 @@ impl Oci {
             _ => {}
         }
         support::refuse_process(&options.process)?;
+        let mut process = options.process.clone();
+        support::spell_flags(&mut process);
         let terminal = options.process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         if terminal && options.detach && options.console_socket.is_none() {
             return Err(Error::new(
@@ -95,7 +97,7 @@ impl Oci {
             -1 => return Err(std::io::Error::last_os_error()).context(|| "Cannot fork".into()),
             0 => {
                 drop((ours, own_console));
-                stand_for(&record, &options.process, socket, theirs)
+                stand_for(&record, &process, socket, theirs)
             }
             child => child,
         };

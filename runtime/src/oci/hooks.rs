@@ -25,8 +25,8 @@ pub struct Hook {
     pub path: PathBuf,
     #[serde(default)]
     pub args: Vec<String>,
-    #[serde(default)]
-    pub env: Vec<String>,
+    /// None of its own: this process's.
+    pub env: Option<Vec<String>>,
     /// Seconds.
     pub timeout: Option<i64>,
 }
@@ -119,7 +119,9 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<(), Error> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     // Messages go to a file: a child of the hook that keeps the descriptor holds nobody up.
     let mut messages = tempfile::tempfile().context(|| "Cannot make a temporary file".into())?;
     let copy = messages.try_clone().context(|| "Cannot duplicate a descriptor".into())?;
@@ -173,7 +175,7 @@ mod tests {
 
     fn shell(script: &str, timeout: Option<i64>) -> Hook {
         let args = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Hook { path: "/bin/sh".into(), args, env: vec!["A=1".into()], timeout }
+        Hook { path: "/bin/sh".into(), args, env: Some(vec!["A=1".into()]), timeout }
     }
 
     #[test]

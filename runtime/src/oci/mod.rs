@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use dewar_protocol::{ProcessInfo, ProcessRef, Reply, Request, Stats};
 use oci_spec::runtime::LinuxResources;
+use rustix::process::{Signal, pidfd_send_signal};
 
 pub use exec::ExecOptions;
 pub use monitor::run as run_container;
@@ -63,8 +64,16 @@ pub struct Oci {
 #[derive(Debug, Default)]
 pub struct CreateOptions {
     pub bundle: PathBuf,
+    /// Of the configuration, in the bundle; `config.json` when none is given.
+    pub config: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
+}
+
+impl CreateOptions {
+    fn config_path(&self) -> PathBuf {
+        self.bundle.join(self.config.as_deref().unwrap_or_else(|| Path::new("config.json")))
+    }
 }
 
 fn state_error(text: impl Into<String>) -> Error {
@@ -137,7 +146,7 @@ impl Oci {
         detach: bool,
         keep: bool,
     ) -> Result<(u8, Option<String>), Error> {
-        let terminal = bundle_terminal(&options.bundle)?;
+        let terminal = bundle_terminal(&options.config_path())?;
         let mut own_console = None;
         let console = match &options.console_socket {
             Some(path) => Some(console::connect(path)?),
@@ -180,7 +189,12 @@ impl Oci {
         if self.folder(id).path.exists() {
             return Err(Error::new(ErrorKind::Conflict, format!("container with given ID already exists: {id}")));
         }
-        let plan = bundle::Plan::read(&bundle::Wishes { id, bundle: &options.bundle, others: &others })?;
+        let plan = bundle::Plan::read(&bundle::Wishes {
+            id,
+            bundle: &options.bundle,
+            config: &options.config_path(),
+            others: &others,
+        })?;
         if plan.terminal != console.is_some() {
             let text = if plan.terminal {
                 "cannot allocate tty if runc will detach without setting console socket"
@@ -197,6 +211,8 @@ impl Oci {
             }
             made => made.context(|| format!("Cannot make {}", folder.path.display()))?,
         }
+        // Whoever starts or deletes it before it is there waits.
+        let _lock = folder.lock()?;
         let made = self.make_in(&folder, plan, console).and_then(|(child, notice)| {
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, i32::try_from(child.id()).unwrap_or_default())?;
@@ -213,7 +229,7 @@ impl Oci {
     fn undo(&self, folder: &Folder) {
         if let Ok(record) = folder.read() {
             if let Some(process) = record.process() {
-                let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+                let _ = pidfd_send_signal(&process, Signal::KILL);
                 wait_end(&process, KILL);
             }
             let _ = self.clean(folder, &record);
@@ -280,7 +296,13 @@ impl Oci {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such container.
     pub fn state(&self, id: &str) -> Result<State, Error> {
-        let record = self.folder(id).read()?;
+        let folder = self.folder(id);
+        let mut record = folder.read()?;
+        if record.status() == Status::Creating && !record.early_hooks {
+            // Nobody has a use for less than the outcome.
+            let _lock = folder.lock()?;
+            record = folder.read()?;
+        }
         Ok(record.state(record.status()))
     }
 
@@ -319,6 +341,13 @@ impl Oci {
     /// [`ErrorKind::State`] when it runs, [`ErrorKind::NotFound`].
     pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
         let folder = self.folder(id);
+        if force && let Ok(record) = folder.read() {
+            // Its `create` gives up, and leaves nothing.
+            let process = record.process().filter(|_| record.status() == Status::Creating);
+            process.iter().for_each(|process| {
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            });
+        }
         let _lock = match folder.lock() {
             Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(()),
             lock => lock?,
@@ -340,7 +369,7 @@ impl Oci {
             let request = Request::Signal { process: reference, signal: libc::SIGKILL, all: false };
             let asked = Link::connect(&record.sandbox).and_then(|mut link| link.agent_done(request));
             if asked.is_err() || !wait_end(&process, KILL) {
-                let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+                let _ = pidfd_send_signal(&process, Signal::KILL);
                 wait_end(&process, KILL);
             }
         }
@@ -423,9 +452,8 @@ impl Oci {
     }
 }
 
-fn bundle_terminal(bundle: &Path) -> Result<bool, Error> {
-    let path = bundle.join("config.json");
-    let text = fs::read(&path)
+fn bundle_terminal(path: &Path) -> Result<bool, Error> {
+    let text = fs::read(path)
         .kind(ErrorKind::Invalid, || format!("JSON specification file {} not found or not readable", path.display()))?;
     let spec: serde_json::Value =
         serde_json::from_slice(&text).kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dewar_protocol::{CreateContainer, ProcessRef, Reply, Request, Rootfs, UserSpec, WindowSize};
 use oci_spec::runtime::LinuxResources;
@@ -22,7 +24,7 @@ use super::state::{Folder, Record, Status, process_start};
 use super::{hooks, network, sandbox, signals, view};
 use crate::control::wire::Wire;
 use crate::control::{ControlError, Exit, StreamMask, Streams};
-use crate::supervisor::{Process, StreamPlan, take_streams, unexpected};
+use crate::supervisor::{Process, StreamPlan, lock, take_streams, unexpected};
 use crate::{Error, ErrorKind, Paths, ResultExt, trace};
 
 /// The one request of `create`; descriptors follow: the streams, or else the console socket.
@@ -213,6 +215,7 @@ fn start(
             return Err(error);
         }
     }
+    record.creating = false;
     record.engine = joined.engine;
     record.vcpus = joined.vcpus;
     record.memory_mib = joined.memory_mib;
@@ -315,6 +318,8 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         engine: plan.sandbox.engine,
         vcpus: plan.sandbox.vcpus,
         memory_mib: plan.sandbox.memory_mib,
+        creating: true,
+        early_hooks: !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()),
         started: false,
         paused: false,
         poststart: plan.hooks.poststart.clone(),
@@ -330,15 +335,21 @@ impl Running {
     fn watch(self) -> Result<(), Error> {
         let Self { plan, sandbox, link, process, console, stderr, .. } = self;
         let reference = ProcessRef { container: plan.id.clone(), exec: None };
+        let terminal = console.is_some();
         pass_signals(sandbox.clone(), reference.clone(), console)?;
         let mut waiting = Link::connect(&sandbox)?;
+        let stderr = Arc::new(Mutex::new(stderr));
+        if !terminal {
+            let copy = Arc::clone(&stderr);
+            process.at_end_of_stderr(move || let_go(copy));
+        }
         let wait = move || {
             let exit = match waiting.agent(Request::Wait { process: reference }) {
                 Ok(Reply::Exited(status)) => Exit { code: status.code, oom_killed: status.oom_killed, error: None },
                 Ok(other) => Exit { code: 137, oom_killed: false, error: Some(unexpected(&other).chain()) },
                 Err(error) => Exit { code: 137, oom_killed: false, error: Some(error.chain()) },
             };
-            finish(exit, link, &process, stderr)
+            finish(exit, link, &process, &stderr)
         };
         std::thread::Builder::new().name("wait".into()).spawn(wait).context(|| "Cannot start a thread".into())?;
         Ok(())
@@ -346,11 +357,23 @@ impl Running {
 }
 
 /// Delivers what the container wrote, lets the sandbox settle, and ends with the container's status.
-fn finish(exit: Exit, mut link: Link, process: &Process, stderr: Option<OwnedFd>) -> ! {
+/// A container that closed its standard error holds nobody up who reads there. When the machine ended the stream, what is
+/// to be said of that comes within the moment.
+fn let_go(stderr: Arc<Mutex<Option<OwnedFd>>>) {
+    let later = move || {
+        std::thread::sleep(Duration::from_secs(1));
+        *lock(&stderr) = None;
+    };
+    if let Err(error) = std::thread::Builder::new().name("stderr".into()).spawn(later) {
+        eprintln!("dewar-supervisor: cannot start a thread: {error}");
+    }
+}
+
+fn finish(exit: Exit, mut link: Link, process: &Process, stderr: &Mutex<Option<OwnedFd>>) -> ! {
     if let Some(text) = &exit.error {
         eprintln!("dewar-supervisor: {text}");
-        if let Some(stderr) = stderr {
-            let _ = rustix::io::write(&stderr, format!("dewar-oci: {text}\n").as_bytes());
+        if let Some(stderr) = &*lock(stderr) {
+            let _ = rustix::io::write(stderr, format!("dewar-oci: {text}\n").as_bytes());
         }
         process.abandon();
     } else {

@@ -42,6 +42,10 @@ pub struct Record {
     pub engine: EngineChoice,
     pub vcpus: u8,
     pub memory_mib: u64,
+    /// `create` is not done yet.
+    pub creating: bool,
+    /// It has hooks that run before it is created, and may ask for its state.
+    pub early_hooks: bool,
     pub started: bool,
     pub paused: bool,
     pub poststart: Vec<Hook>,
@@ -120,6 +124,7 @@ impl Record {
     pub fn status(&self) -> Status {
         match (self.process().is_some(), self.started, self.paused) {
             (false, ..) => Status::Stopped,
+            (true, ..) if self.creating => Status::Creating,
             (true, false, _) => Status::Created,
             (true, true, true) => Status::Paused,
             (true, true, false) => Status::Running,

@@ -184,6 +184,14 @@ pub fn refuse(spec: &Value) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes the scheduler's flags of a `process` as the types have them, which leave the specification's one out.
+pub(super) fn spell_flags(process: &mut Value) {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_RESET_ON_FORK") {
+        *flag = Value::from("SCHED_RESET_ON_FORK");
+    }
+}
+
 /// The same for a `process` alone.
 ///
 /// # Errors
@@ -460,6 +468,14 @@ mod tests {
             Value::Array(list) => list.iter().for_each(|inner| walk(inner, &format!("{path}[]"))),
             _ => {}
         }
+    }
+
+    #[test]
+    fn the_specification_s_word_for_a_flag_is_known() {
+        let mut process = json!({"scheduler": {"policy": "SCHED_FIFO", "flags": ["SCHED_FLAG_RESET_ON_FORK"]}});
+        spell_flags(&mut process);
+        let scheduler = serde_json::from_value::<oci_spec::runtime::Scheduler>(process["scheduler"].clone());
+        assert_eq!(scheduler.expect("parses").flags().as_ref().map(Vec::len), Some(1));
     }
 
     #[test]

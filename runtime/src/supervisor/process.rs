@@ -128,6 +128,11 @@ impl Process {
         Ok(())
     }
 
+    /// Has something done when nothing more comes on the standard error.
+    pub(crate) fn at_end_of_stderr(&self, work: impl FnOnce() + Send + 'static) {
+        self.stderr.at_end(work);
+    }
+
     /// Ends the streams of a process that did not come to be: the guest never claims them, so that nobody else would, and
     /// who reads the attached ends would wait for ever.
     pub(crate) fn abandon(&self) {

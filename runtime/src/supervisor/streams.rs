@@ -33,11 +33,22 @@ struct SinkList {
     open: Option<Vec<OwnedFd>>,
     /// Losing the last sink ends the output.
     foreground: bool,
+    at_end: AtEnd,
+}
+
+/// What is done when an output has ended.
+#[derive(Default)]
+struct AtEnd(Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "AtEnd(given)" } else { "AtEnd" })
+    }
 }
 
 impl Sinks {
     pub(super) fn new(foreground: bool) -> Self {
-        Self { sinks: Mutex::new(SinkList { open: Some(Vec::new()), foreground }) }
+        Self { sinks: Mutex::new(SinkList { open: Some(Vec::new()), foreground, at_end: AtEnd::default() }) }
     }
 
     pub(super) fn add(&self, fd: OwnedFd) {
@@ -56,8 +67,23 @@ impl Sinks {
         !(foreground && before > 0 && open.is_empty())
     }
 
+    /// Has something done when the output ends, or at once when it has.
+    pub(super) fn at_end(&self, work: impl FnOnce() + Send + 'static) {
+        let mut list = lock(&self.sinks);
+        if list.open.is_some() {
+            list.at_end.0 = Some(Box::new(work));
+        } else {
+            drop(list);
+            work();
+        }
+    }
+
     fn close(&self) {
-        lock(&self.sinks).open = None;
+        let mut list = lock(&self.sinks);
+        list.open = None;
+        let work = list.at_end.0.take();
+        drop(list);
+        work.into_iter().for_each(|work| work());
     }
 }
 

@@ -13,5 +13,7 @@ pub fn run(host: &Host) -> Result<()> {
 
     let out = container.exec(&["--cwd", "/home"], &["pwd"])?.success()?;
     ensure!(out == "/home\n", "{out:?}");
+    let missing = container.exec(&["--cwd", "/not/there"], &["pwd"])?;
+    ensure!(missing.success().is_err() && !bundle.rootfs("not").exists());
     Ok(())
 }

@@ -17,5 +17,8 @@ pub fn run(host: &Host) -> Result<()> {
     // Some take it for the whole environment.
     let out = finished.success()?;
     ensure!(out == "a b yes\n" || out == "a b\n", "{out:?}");
+    let finished = container.exec(&["--env", "INHERITED=no"], &["/bin/sh", "-c", "echo $INHERITED; env"])?;
+    let out = finished.success()?;
+    ensure!(out.starts_with("no\n") && !out.contains("INHERITED=yes"), "{out:?}");
     Ok(())
 }
