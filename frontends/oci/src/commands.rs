@@ -62,7 +62,7 @@ fn run_simple(oci: &Oci, command: Command, log: &Log) -> Result<(), Error> {
             if quiet {
                 return print(&states.iter().map(|state| format!("{}\n", state.id)).collect::<String>());
             }
-            if format == OutputFormat::Json { print_json(&states) } else { print(&output::list(&states)) }
+            if format == OutputFormat::Json { print_line(&states) } else { print(&output::list(&states)) }
         }
         Command::Spec { bundle, rootless } => write_spec(&bundle, rootless),
         Command::Features { markdown } => {
@@ -102,6 +102,12 @@ pub fn no_descriptors() -> Error {
 
 fn print(text: &str) -> Result<(), Error> {
     std::io::stdout().write_all(text.as_bytes()).context(|| "Cannot write to standard output".into())
+}
+
+/// JSON in one line, as `list` has it.
+fn print_line(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string(value).context(|| "Cannot encode the answer".into())?;
+    print(&format!("{text}\n"))
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {

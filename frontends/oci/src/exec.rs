@@ -67,8 +67,8 @@ fn process(oci: &Oci, exec: &Exec) -> Result<Value, Error> {
     }
     extend(&mut process, "/user", "additionalGids", exec.additional_gids.iter().map(|gid| json!(gid)));
     extend(&mut process, "", "env", exec.env.iter().map(|env| json!(env)));
-    for set in ["bounding", "effective", "permitted", "inheritable"] {
-        if set == "inheritable" && process.pointer("/capabilities/ambient").is_none() {
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+        if matches!(set, "inheritable" | "ambient") && process.pointer("/capabilities/ambient").is_none() {
             continue;
         }
         extend(&mut process, "/capabilities", set, exec.cap.iter().map(|cap| json!(capability(cap))));

@@ -28,11 +28,13 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    // As runc: what runs in a container may end with 1.
+    let failure = if matches!(cli.command, Some(cli::Command::Exec(_))) { 255 } else { 1 };
     match commands::run(cli, &log) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.error(&error.chain());
-            ExitCode::from(1)
+            ExitCode::from(failure)
         }
     }
 }

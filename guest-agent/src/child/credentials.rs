@@ -59,6 +59,9 @@ impl Who {
         let mut environment: Vec<CString> = later.cloned().collect();
         environment.reverse();
         let home = self.home.as_ref().filter(|_| !plan.has_home());
+        if home.is_some() {
+            environment.retain(|variable| variable.to_bytes() != b"HOME=");
+        }
         environment.extend(home.and_then(|home| CString::new(format!("HOME={home}")).ok()));
         environment
     }

@@ -77,7 +77,9 @@ impl ProcessPlan {
 
     /// Whether the environment sets HOME.
     pub fn has_home(&self) -> bool {
-        self.environment.iter().any(|variable| variable.to_bytes().starts_with(b"HOME="))
+        // The last one counts; an empty one is none, as in runc.
+        let mut homes = self.environment.iter().rev().filter_map(|variable| variable.to_bytes().strip_prefix(b"HOME="));
+        homes.next().is_some_and(|home| !home.is_empty())
     }
 }
 

@@ -104,9 +104,11 @@ impl Plan {
         let mut spec: Value =
             serde_json::from_slice(&text).kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;
         support::refuse(&spec)?;
-        spec.get_mut("process").into_iter().for_each(support::spell_flags);
+        spec.get_mut("process").into_iter().for_each(support::drop_unknown_capabilities);
+        let mut spelled = spec.clone();
+        spelled.get_mut("process").into_iter().for_each(support::spell_flags);
         // The types say which part is of a wrong shape.
-        let _: oci_spec::runtime::Spec = serde_json::from_value(spec.clone())
+        let _: oci_spec::runtime::Spec = serde_json::from_value(spelled)
             .kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;
         let oci_version = version(&spec)?;
         let rootfs = rootfs(&spec, &bundle)?;

@@ -39,6 +39,8 @@ impl Console {
             let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
             tcsetwinsize(&slave, size).context(failed)?;
         }
+        // Of a container that cannot be made the reason is told after its terminal is gone.
+        super::signals::block_hangup().context(failed)?;
         rustix::process::ioctl_tiocsctty(&slave).context(|| "Cannot take the terminal as this session's".into())?;
         send(socket, &master, name.to_bytes())?;
         Ok(Self { slave })

@@ -67,7 +67,7 @@ impl Oci {
         }
         support::refuse_process(&options.process)?;
         let mut process = options.process.clone();
-        support::spell_flags(&mut process);
+        support::drop_unknown_capabilities(&mut process);
         let terminal = options.process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         if terminal && options.detach && options.console_socket.is_none() {
             return Err(Error::new(

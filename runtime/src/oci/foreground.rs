@@ -39,7 +39,7 @@ impl Foreground {
         // The end of the other side reads as an error (EIO), which is an end as good as any.
         let output = std::thread::Builder::new()
             .name("output".into())
-            .spawn(move || drop(io::copy(&mut from, &mut io::stdout())))
+            .spawn(move || drop(deliver(&mut from, &mut io::stdout())))
             .context(failed)?;
         std::thread::Builder::new()
             .name("input".into())
@@ -77,6 +77,45 @@ impl Drop for Foreground {
     }
 }
 
+/// Carries output. To a terminal it goes as it is; a file or pipe has lines that end as the program wrote them.
+fn deliver(from: &mut impl io::Read, to: &mut (impl io::Write + IsTerminal)) -> io::Result<()> {
+    if to.is_terminal() {
+        return io::copy(from, to).map(drop);
+    }
+    let mut buffer = vec![0; 4096];
+    let mut held = false;
+    loop {
+        let count = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        let plain = without_returns(buffer.get(..count).unwrap_or_default(), &mut held);
+        to.write_all(&plain)?;
+        to.flush()?;
+    }
+    if held {
+        to.write_all(b"\r")?;
+    }
+    to.flush()
+}
+
+/// Takes back what a terminal makes of the ends of lines. `held`: the last byte was a return that may be one of those.
+fn without_returns(bytes: &[u8], held: &mut bool) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        if std::mem::take(held) && *byte != b'\n' {
+            plain.push(b'\r');
+        }
+        if *byte == b'\r' {
+            *held = true;
+        } else {
+            plain.push(*byte);
+        }
+    }
+    plain
+}
+
 /// Gives a terminal the size of this process's.
 pub(super) fn copy_size(master: &OwnedFd) {
     if let Ok(size) = tcgetwinsize(stdin()) {
@@ -95,4 +134,17 @@ fn receive(console: &UnixStream) -> Result<File, Error> {
         _ => None,
     });
     master.map(File::from).ok_or_else(|| Error::new(ErrorKind::Internal, failed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_has_the_program_s_ends_of_lines() {
+        let mut held = false;
+        assert_eq!(without_returns(b"a\r\nb\rc\r", &mut held), b"a\nb\rc");
+        assert_eq!(without_returns(b"\nd\r\r\n", &mut held), b"\nd\r\n");
+        assert!(!held);
+    }
 }

@@ -57,6 +57,8 @@ const KILL: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct Oci {
     root: PathBuf,
+    /// The root is not the usual one.
+    given: bool,
     systemd_cgroup: bool,
 }
 
@@ -112,11 +114,12 @@ impl Oci {
     /// # Errors
     /// [`ErrorKind::Invalid`] when no root can be told.
     pub fn open(root: Option<&Path>, systemd_cgroup: bool) -> Result<Self, Error> {
+        let given = root.is_some();
         let root = match root {
             Some(root) => std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?,
             None => run_dir()?.join("oci-state"),
         };
-        Ok(Self { root, systemd_cgroup })
+        Ok(Self { root, given, systemd_cgroup })
     }
 
     fn folder(&self, id: &str) -> Folder {
@@ -309,6 +312,9 @@ impl Oci {
     /// # Errors
     /// When the root cannot be read.
     pub fn list(&self) -> Result<Vec<State>, Error> {
+        if self.given && !self.root.exists() {
+            return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", self.root.display())));
+        }
         Ok(state::list(&self.root)?.iter().map(|record| record.state(record.status())).collect())
     }
 
@@ -410,6 +416,10 @@ impl Oci {
     /// # Errors
     /// [`ErrorKind::State`] when it does not run.
     pub fn processes(&self, id: &str) -> Result<Vec<ProcessInfo>, Error> {
+        let record = self.folder(id).read()?;
+        if record.status() == Status::Stopped {
+            return Ok(Vec::new());
+        }
         match self.live(id)?.1.agent(Request::Processes { container: id.to_owned() })? {
             Reply::Processes(rows) => Ok(rows),
             other => Err(unexpected(&other)),
@@ -481,6 +491,10 @@ fn spawn_container(folder: &Folder, connection: OwnedFd) -> Result<Child, Error>
 /// # Errors
 /// [`ErrorKind::Invalid`].
 pub fn parse_signal(text: &str) -> Result<i32, Error> {
+    // The one that only asks.
+    if text == "0" {
+        return Ok(0);
+    }
     crate::spec::parse::signal(text).map_err(|_| Error::new(ErrorKind::Invalid, format!("unknown signal {text:?}")))
 }
 

@@ -13,6 +13,23 @@ pub(super) fn block_all() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
+/// Blocks the signal of a terminal that hangs up.
+///
+/// # Errors
+/// The system call's.
+pub(super) fn block_hangup() -> io::Result<()> {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set, and both work on a valid pointer.
+    let set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
+        set.assume_init()
+    };
+    // SAFETY: the set is a valid object, the old one is not asked for.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
 /// The next signal.
 pub(super) fn next() -> io::Result<i32> {
     let set = full();

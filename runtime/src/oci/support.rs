@@ -184,7 +184,26 @@ pub fn refuse(spec: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the scheduler's flags of a `process` as the types have them, which leave the specification's one out.
+/// Takes capabilities that no kernel has out of a `process`, with a warning: the specification forbids to fail for them.
+pub(super) fn drop_unknown_capabilities(process: &mut Value) {
+    let known = |name: &str| name.strip_prefix("CAP_").is_some_and(|name| caps_names().contains(&name));
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    let mut unknown = std::collections::BTreeSet::new();
+    for list in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        list.retain(|name| {
+            let keep = name.as_str().is_none_or(known);
+            if !keep {
+                unknown.insert(name.to_string());
+            }
+            keep
+        });
+    }
+    for name in unknown {
+        eprintln!("dewar-oci: ignoring unknown capability {name}");
+    }
+}
+
+/// Writes the scheduler's flags of a `process` as the types have them, which do not know the specification's word.
 pub(super) fn spell_flags(process: &mut Value) {
     let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     for flag in flags.into_iter().flatten().filter(|flag| *flag == "SCHED_FLAG_RESET_ON_FORK") {
@@ -468,6 +487,14 @@ mod tests {
             Value::Array(list) => list.iter().for_each(|inner| walk(inner, &format!("{path}[]"))),
             _ => {}
         }
+    }
+
+    #[test]
+    fn unknown_capabilities_are_passed_over() {
+        let mut process =
+            json!({"capabilities": {"bounding": ["CAP_CHOWN", "CAP_NO_SUCH", "chown"], "effective": null}});
+        drop_unknown_capabilities(&mut process);
+        assert_eq!(process["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
     }
 
     #[test]
