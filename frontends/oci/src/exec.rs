@@ -41,6 +41,9 @@ fn process(oci: &Oci, exec: &Exec) -> Result<Value, Error> {
     if !process.is_object() {
         return Err(invalid("the process is not a JSON object".into()));
     }
+    if process.get("user").is_none_or(Value::is_null) {
+        process["user"] = json!({"uid": 0, "gid": 0});
+    }
     if let Some(cwd) = &exec.cwd {
         process["cwd"] = json!(cwd);
     }
