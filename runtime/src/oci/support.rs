@@ -30,7 +30,11 @@ type Row = (&'static str, Where, &'static str);
 const ROWS: &[Row] = &[
     ("ociVersion", Host, "1.x"),
     ("root.path", Host, "shared with the guest by virtio-fs; changes are seen on both sides at once"),
-    ("root.readonly", Both, "read-only in the guest, and enforced by the server of the share"),
+    (
+        "root.readonly",
+        Both,
+        "read-only in the guest, and enforced by the server of the share, which lets mount points be made until the container is created",
+    ),
     ("mounts[].destination", Guest, "links are followed inside the root only"),
     ("mounts[].type", Guest, "proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2, bind; a cgroup mount is always v2"),
     (
