@@ -38,6 +38,8 @@ pub struct Group {
     pub files: Vec<PathBuf>,
     /// Of L1.
     pub memory_mib: u32,
+    /// The tests that run when no filter asks for others; none: all.
+    pub chosen: Vec<&'static str>,
 }
 
 /// What became of a group.
@@ -74,7 +76,11 @@ impl<'a> Phase<'a> {
     /// When the lab cannot be started at all; a lab that dies is in the answer.
     pub fn run(&self, group: &Group, filter: Option<&str>) -> Result<Tally> {
         let all = tests_of(&group.program)?;
-        let wanted = all.iter().filter(|name| filter.is_none_or(|filter| name.contains(filter))).cloned().collect();
+        let wanted = |name: &&String| match filter {
+            Some(filter) => name.contains(filter),
+            None => group.chosen.is_empty() || group.chosen.contains(&name.as_str()),
+        };
+        let wanted = all.iter().filter(wanted).cloned().collect();
         let mut boot = |names: &[String]| self.boot(group, &selection(&all, names));
         let tally = run_tests(wanted, &mut boot)?;
         for (name, what) in &tally.failures {

@@ -12,7 +12,7 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
         ensure!(diff.lines().any(|l| l == line), "no {line:?} in {diff}");
     }
     let image = format!("localhost/{name}");
-    engine.ok(&["commit", "-q", &name, &image])?;
+    engine.ok(&["commit", &name, &image])?;
     let told = engine.ok(&["run", "--rm", "--network", "none", &image, "cat", "/added"])?;
     ensure!(told == "new", "{told}");
     engine.ok(&["rm", &name])?;
