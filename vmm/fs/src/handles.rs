@@ -41,12 +41,17 @@ impl Handles {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `writes`: whether the file is open for that.
+    ///
     /// # Errors
-    /// `ENFILE` when too many are open, `ESTALE` when the entry is gone.
-    pub fn open(&self, entry: &Arc<Entry>, file: OwnedFd) -> Result<u64, Errno> {
+    /// `ENFILE` when too many are open; `ESTALE` when the entry is gone meanwhile, `EROFS` when it was sealed.
+    pub fn open(&self, entry: &Arc<Entry>, file: OwnedFd, writes: bool) -> Result<u64, Errno> {
         let mut table = self.lock();
         if entry.is_removed() {
             return Err(Errno::STALE);
+        }
+        if writes && entry.is_read_only() {
+            return Err(Errno::ROFS);
         }
         if table.by_id.len() >= self.limit {
             return Err(Errno::NFILE);

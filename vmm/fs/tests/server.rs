@@ -270,6 +270,21 @@ fn what_is_read_only_stays_as_it_is() {
 }
 
 #[test]
+fn what_is_sealed_is_written_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = Client::new();
+    let top = client.share("top", dir.path(), false);
+    let (file, handle) = client.create(top, "file", 0o600).unwrap();
+    client.write(file.node, handle, 0, b"old").unwrap();
+    client.seal("top");
+    assert_eq!(client.write(file.node, handle, 0, b"new"), Err(libc::EBADF));
+    assert_eq!(client.open(file.node, libc::O_RDWR), Err(libc::EROFS));
+    assert_eq!(client.mkdir(top, "new").unwrap_err(), libc::EROFS);
+    let handle = client.open(file.node, libc::O_RDONLY).unwrap();
+    assert_eq!(client.read(file.node, handle, 0, 10).unwrap(), b"old");
+}
+
+#[test]
 fn the_same_directory_is_read_only_in_one_entry_and_not_in_another() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "x").unwrap();

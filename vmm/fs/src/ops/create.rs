@@ -73,7 +73,7 @@ impl FileSystem {
         let node = self.nodes.enter(&dir.entry, stands_for, &stat)?;
         let put = |reply: &mut Reply| {
             self.put_entry_out(node.id, &stat, reply)?;
-            let handle = self.handles.open(&dir.entry, file)?;
+            let handle = self.handles.open(&dir.entry, file, true)?;
             self.put_open_out(handle, false, flags, reply)
         };
         put(reply).inspect_err(|_| self.nodes.forget(node.id, 1))

@@ -66,7 +66,7 @@ impl FileSystem {
         } else {
             let node = self.nodes.get(call.header.node)?;
             let file = host::reopen(&node.directory()?.file, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            self.handles.open(&node.entry, file)?
+            self.handles.open(&node.entry, file, false)?
         };
         self.put_open_out(handle, false, OFlags::RDONLY, reply)
     }

@@ -59,7 +59,7 @@ impl FileSystem {
         }
         let file = host::reopen(&node.regular()?.file, flags)?;
         let keep = node.replace_stamp(settled_stamp(&file)?);
-        let handle = self.handles.open(&node.entry, file)?;
+        let handle = self.handles.open(&node.entry, file, writes(flags))?;
         self.put_open_out(handle, keep, flags, reply)
     }
 

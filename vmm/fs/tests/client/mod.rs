@@ -168,6 +168,13 @@ impl Client {
         self.lookup(ROOT, name).unwrap().node
     }
 
+    pub fn seal(&self, name: &str) {
+        match &self.served {
+            Served::Here(file_system) => file_system.seal(name).unwrap(),
+            Served::Process { .. } => assert_eq!(self.control(&format!("seal\0{name}"), None), "ok"),
+        }
+    }
+
     pub fn remove(&self, name: &str) {
         match &self.served {
             Served::Here(file_system) => file_system.remove(name).unwrap(),
