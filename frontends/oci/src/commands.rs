@@ -52,7 +52,9 @@ fn run_simple(oci: &Oci, command: Command, log: &Log) -> Result<(), Error> {
             }
             let rows = oci.processes(&id)?;
             if format == OutputFormat::Json {
-                return print_json(&rows.iter().map(|row| row.pid).collect::<Vec<_>>());
+                // Whoever asks for numbers looks them up on the host: there it is the process that stands for all of them.
+                let stands = oci.state(&id)?.pid;
+                return print_json(&rows.first().map(|_| stands).into_iter().collect::<Vec<_>>());
             }
             print(&output::processes(&rows))
         }
