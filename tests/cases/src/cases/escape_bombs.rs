@@ -12,7 +12,7 @@ pub fn run(host: &Host) -> Result<Outcome> {
     ensure!(told.trim().parse::<u32>().is_ok_and(|pids| (1..=64).contains(&pids)), "{told:?}");
     host.dewar(&["rm", "-f", &name]).finish()?.success()?;
 
-    let files = "mkdir /d; i=0; while : >/d/$i; do i=$((i + 1)); done; rm -r /d && echo survived";
+    let files = "mkdir /d; i=0; while true >/d/$i; do i=$((i + 1)); done; rm -r /d && echo survived";
     let finished = host.run(&["--storage-opt", "size=32m"], &["sh", "-c", files])?;
     ensure!(finished.success()? == "survived\n" && finished.err.contains("No space left"), "{finished:?}");
 
