@@ -356,7 +356,6 @@ impl Running {
     }
 }
 
-/// Delivers what the container wrote, lets the sandbox settle, and ends with the container's status.
 /// A container that closed its standard error holds nobody up who reads there. When the machine ended the stream, what is
 /// to be said of that comes within the moment.
 fn let_go(stderr: Arc<Mutex<Option<OwnedFd>>>) {
@@ -369,6 +368,7 @@ fn let_go(stderr: Arc<Mutex<Option<OwnedFd>>>) {
     }
 }
 
+/// Delivers what the container wrote, lets the sandbox settle, and ends with the container's status.
 fn finish(exit: Exit, mut link: Link, process: &Process, stderr: &Mutex<Option<OwnedFd>>) -> ! {
     if let Some(text) = &exit.error {
         eprintln!("dewar-supervisor: {text}");
