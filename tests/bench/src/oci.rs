@@ -32,12 +32,14 @@ fn containers(dir: &Path) -> Result<()> {
         sum += time(Command::new(runtime).args(["start", "one"]))?;
         Ok(sum + time(Command::new(runtime).args(["delete", "--force", "one"]))?)
     })?;
+    // Each its own id: the id names the cgroup, whose device rules would be the other's.
+    let id = |runtime: &str| format!("two-{runtime}");
     for runtime in RUNTIMES {
-        time(Command::new(runtime).args(["run", "--detach", "--bundle"]).arg(&bundle).arg("two"))?;
+        time(Command::new(runtime).args(["run", "--detach", "--bundle"]).arg(&bundle).arg(id(runtime)))?;
     }
-    both("exec true", &|runtime| time(Command::new(runtime).args(["exec", "two", "/bin/true"])))?;
+    both("exec true", &|runtime| time(Command::new(runtime).args(["exec", &id(runtime), "/bin/true"])))?;
     for runtime in RUNTIMES {
-        time(Command::new(runtime).args(["delete", "--force", "two"]))?;
+        time(Command::new(runtime).args(["delete", "--force", &id(runtime)]))?;
     }
     Ok(())
 }
