@@ -2,6 +2,10 @@
 //!
 //! Run one with `cargo +nightly fuzz run users` in the repository's root.
 
+#[path = "../../guest-agent/src/child"]
+pub mod child {
+    pub mod paths;
+}
 #[path = "../../guest-agent/src/seccomp/mod.rs"]
 pub mod seccomp;
 #[path = "../../guest-agent/src/users.rs"]
