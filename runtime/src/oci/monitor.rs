@@ -10,7 +10,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use dewar_protocol::{CreateContainer, ProcessRef, Reply, Request, Rootfs, UserSpec, WindowSize};
 use oci_spec::runtime::LinuxResources;
@@ -341,7 +340,7 @@ impl Running {
         let stderr = Arc::new(Mutex::new(stderr));
         if !terminal {
             let copy = Arc::clone(&stderr);
-            process.at_end_of_stderr(move || let_go(copy));
+            process.at_end_of_stderr(move || let_go(sandbox, copy));
         }
         let wait = move || {
             let exit = match waiting.agent(Request::Wait { process: reference }) {
@@ -356,14 +355,15 @@ impl Running {
     }
 }
 
-/// A container that closed its standard error holds nobody up who reads there. When the machine ended the stream, what is
-/// to be said of that comes within the moment.
-fn let_go(stderr: Arc<Mutex<Option<OwnedFd>>>) {
-    let later = move || {
-        std::thread::sleep(Duration::from_secs(1));
-        *lock(&stderr) = None;
+/// A container that closed its standard error holds nobody up who reads there. When it was the end of the machine that
+/// closed it, and no guest answers, there is more to be said.
+fn let_go(sandbox: PathBuf, stderr: Arc<Mutex<Option<OwnedFd>>>) {
+    let ask = move || {
+        if Link::connect(&sandbox).and_then(|mut link| link.agent(Request::GuestInfo)).is_ok() {
+            *lock(&stderr) = None;
+        }
     };
-    if let Err(error) = std::thread::Builder::new().name("stderr".into()).spawn(later) {
+    if let Err(error) = std::thread::Builder::new().name("stderr".into()).spawn(ask) {
         eprintln!("dewar-supervisor: cannot start a thread: {error}");
     }
 }
