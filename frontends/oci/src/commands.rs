@@ -50,13 +50,13 @@ fn run_simple(oci: &Oci, command: Command, log: &Log) -> Result<(), Error> {
             if !options.is_empty() {
                 log.debug("options of ps are of no effect: the guest's processes are shown in one way");
             }
-            let rows = oci.processes(&id)?;
             if format == OutputFormat::Json {
                 // Whoever asks for numbers looks them up on the host: there it is the process that stands for all of them.
-                let stands = oci.state(&id)?.pid;
-                return print_json(&rows.first().map(|_| stands).into_iter().collect::<Vec<_>>());
+                let state = oci.state(&id)?;
+                let alive = state.status != Status::Stopped;
+                return print_json(&alive.then_some(state.pid).into_iter().collect::<Vec<_>>());
             }
-            print(&output::processes(&rows))
+            print(&output::processes(&oci.processes(&id)?))
         }
         Command::Events { interval, stats, id } => print_events(oci, &id, &interval, stats),
         Command::List { format, quiet } => {

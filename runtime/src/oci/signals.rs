@@ -7,10 +7,7 @@ use std::io;
 /// # Errors
 /// The system call's.
 pub(super) fn block_all() -> io::Result<()> {
-    let set = full();
-    // SAFETY: the set is a valid object, the old one is not asked for.
-    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+    block(full())
 }
 
 /// Blocks the signal of a terminal that hangs up.
@@ -25,6 +22,10 @@ pub(super) fn block_hangup() -> io::Result<()> {
         libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
         set.assume_init()
     };
+    block(set)
+}
+
+fn block(set: libc::sigset_t) -> io::Result<()> {
     // SAFETY: the set is a valid object, the old one is not asked for.
     let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
