@@ -149,10 +149,10 @@ fn bind_guest_s(root: BorrowedFd<'_>, device: &Device) -> Result<()> {
     // The kernel knows what it calls the device; a standard one lies where it always does.
     let known = std::fs::read_link(format!("/sys/dev/{kind}/{}:{}", device.major, device.minor));
     let name = known.ok().and_then(|link| device_name(&link));
-    let source = match name {
-        _ if device.stash.is_some() => device.stash.clone().unwrap_or_default(),
-        Some(name) => Path::new("/dev").join(name),
-        None => Path::new("/dev").join(device.path.strip_prefix("/dev").unwrap_or(&device.path)),
+    let source = match (&device.stash, name) {
+        (Some(stash), _) => stash.clone(),
+        (None, Some(name)) => Path::new("/dev").join(name),
+        (None, None) => Path::new("/dev").join(device.path.strip_prefix("/dev").unwrap_or(&device.path)),
     };
     let source = openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(failed)?;
     let there = fstat(&source).doing(failed)?;

@@ -3,6 +3,7 @@
 //!
 //! * `add`, NAME, `ro` or `rw`, with the directory or file: `O_PATH` will do, and so will a mount that is attached nowhere
 //!   (`open_tree`), which keeps what is mounted below it.
+//! * `seal`, NAME: the entry is read-only from now on, and nothing below it is open any more.
 //! * `remove`, NAME: when that is answered, the server has nothing below the entry open any more.
 
 use std::io::{self, IoSliceMut};
