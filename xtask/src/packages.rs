@@ -36,6 +36,16 @@ const TEST_PACKAGES: [(&str, &str); 4] = [
     ("acl", "comparing access control lists of layers"),
 ];
 
+/// What drives `dewar-oci` in tests on a host with real KVM; the lab's image has its own. No daemon is among them: docker's
+/// and containerd's cases run where these are there already.
+const CLIENT_PACKAGES: [(&str, &str); 5] = [
+    ("podman", "running containers as its users do"),
+    ("conmon", "podman's containers"),
+    ("netavark", "podman, even without networks"),
+    ("catatonit", "podman's pods and its init"),
+    ("uidmap", "podman's user namespaces"),
+];
+
 /// Installs what is missing when root; otherwise says what to type.
 pub fn install_missing(step: &mut Step) -> Result<Outcome> {
     install(step, &PACKAGES)
@@ -49,6 +59,11 @@ pub fn install_missing_for_lab(step: &mut Step) -> Result<Outcome> {
 /// The same for what tests check themselves against.
 pub fn install_missing_for_tests(step: &mut Step) -> Result<Outcome> {
     install(step, &TEST_PACKAGES)
+}
+
+/// The same for the clients that tests run here.
+pub fn install_missing_for_clients(step: &mut Step) -> Result<Outcome> {
+    install(step, &CLIENT_PACKAGES)
 }
 
 fn install(step: &mut Step, packages: &[(&'static str, &str)]) -> Result<Outcome> {

@@ -81,7 +81,12 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
     let mut steps = Steps::new(places, 1 + stage::STEPS + lab::STEPS)?;
     stage::stage(&mut steps, places)?;
     steps.run("test packages", packages::install_missing_for_tests)?;
-    let lab = if real_kvm(places)? { None } else { Some(lab::prepare(&mut steps, places)?) };
+    let lab = if real_kvm(places)? {
+        steps.run("clients", packages::install_missing_for_clients)?;
+        None
+    } else {
+        Some(lab::prepare(&mut steps, places)?)
+    };
 
     let mut unit = cargo(places);
     unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--exclude", "dewar-conformance", "--no-fail-fast"])
@@ -156,14 +161,14 @@ fn lab_groups(places: &Places, bzimage: &Path) -> Result<Vec<Group>> {
     let env = env.map(Into::into).to_vec();
     let group = |test: &str, package: &str, memory_mib: u32, env: &[String]| -> Result<Group> {
         let program = runner(places, package, test)?;
-        let (name, env, files) = (format!("{test} on kvm"), env.to_vec(), vec![bzimage.to_path_buf()]);
-        Ok(Group { name, program, args: Vec::new(), env, files, memory_mib, chosen: Vec::new() })
+        let (name, env) = (format!("{test} on kvm"), env.to_vec());
+        Ok(Group { name, program, env, files: Vec::new(), memory_mib, chosen: Vec::new() })
     };
     let oci = ["OCI_RUNTIME=/opt/dewar/bin/dewar-oci", "DEWAR_ENGINE=kvm"].map(Into::into);
     // The longest come first.
     Ok(vec![
         group("conformance", "dewar-conformance", 4096, &oci)?,
-        group("cases", "dewar-cases", 8192, &env)?,
+        Group { files: vec![bzimage.to_path_buf()], ..group("cases", "dewar-cases", 8192, &env)? },
         Group { chosen: CLIENTS.to_vec(), ..group("clients", "dewar-cases", 4096, &env)? },
     ])
 }

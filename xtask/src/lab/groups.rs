@@ -31,7 +31,6 @@ pub struct Group {
     pub name: String,
     /// The runner, on the host; it is asked for its tests here and runs there.
     pub program: PathBuf,
-    pub args: Vec<OsString>,
     /// `K=V`.
     pub env: Vec<String>,
     /// Host files that appear in /run/lab.
@@ -76,6 +75,8 @@ impl<'a> Phase<'a> {
     /// When the lab cannot be started at all; a lab that dies is in the answer.
     pub fn run(&self, group: &Group, filter: Option<&str>) -> Result<Tally> {
         let all = tests_of(&group.program)?;
+        let unknown = group.chosen.iter().find(|name| !all.iter().any(|known| known == *name));
+        ensure!(unknown.is_none(), "{}: there is no test {}", group.name, unknown.copied().unwrap_or_default());
         let wanted = |name: &&String| match filter {
             Some(filter) => name.contains(filter),
             None => group.chosen.is_empty() || group.chosen.contains(&name.as_str()),
@@ -99,7 +100,6 @@ impl<'a> Phase<'a> {
         let file = group.program.file_name().context("The tests have no name")?;
         let mut command: Vec<OsString> = vec![Path::new("/run/lab").join(file).into()];
         command.extend(["--test-threads", "1", "--color", "never"].map(Into::into));
-        command.extend(group.args.iter().cloned());
         command.extend(selected.iter().map(Into::into));
         let Boot { code, output } = self.lab.boot(&Job {
             deterministic: false,
