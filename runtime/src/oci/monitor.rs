@@ -277,8 +277,8 @@ fn run_sandbox(spec: &sandbox::SandboxSpec, run: &Path, dir: &Path, first: UnixS
     let _ = rustix::process::setsid();
     let prepared = keep_only(&first).and_then(|()| Paths::of_program(run.to_path_buf(), run.to_path_buf()));
     match prepared {
-        Ok(paths) => sandbox::run(&paths, dir, spec, first),
-        Err(error) => eprintln!("dewar-supervisor: {}", error.chain()),
+        Ok(paths) => sandbox::run(&paths, dir, spec, Wire::new(first)),
+        Err(error) => sandbox::refuse(Wire::new(first), dir, &error),
     }
 }
 

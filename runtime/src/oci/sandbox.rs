@@ -49,21 +49,35 @@ struct Sandbox {
     fate_known: Condvar,
     /// Becomes readable when the last member has gone.
     empty: std::os::fd::OwnedFd,
+    /// How many requests have come whose answers have not been sent.
+    answering: Mutex<usize>,
+    answered: Condvar,
+}
+
+/// One request between its coming and its answer's sending.
+struct Answering<'a>(&'a Sandbox);
+
+impl<'a> Answering<'a> {
+    fn begin(sandbox: &'a Sandbox) -> Self {
+        *lock(&sandbox.answering) += 1;
+        Self(sandbox)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        let mut answering = lock(&self.0.answering);
+        *answering = answering.saturating_sub(1);
+        self.0.answered.notify_all();
+    }
 }
 
 /// Runs a sandbox to its end. `first` is its first member's connection.
-pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, first: UnixStream) {
-    let mut wire = Wire::new(first);
+pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, wire: Wire) {
     let started = start(paths, dir, spec);
     let (sandbox, mut machine, listener) = match started {
         Ok(started) => started,
-        Err(error) => {
-            let _ = wire.receive::<Ask>();
-            let refused: Result<Answer, ControlError> = Err(ControlError::from(&error));
-            let _ = wire.send(&refused, &[]);
-            let _ = fs::remove_dir_all(dir);
-            return;
-        }
+        Err(error) => return refuse(wire, dir, &error),
     };
     serve(&sandbox, wire);
     let accepting = Arc::clone(&sandbox);
@@ -73,6 +87,15 @@ pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, first: UnixStre
         }
     });
     end(&sandbox, &mut *machine);
+    sandbox.settle();
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// Tells the first member why there is no sandbox, and leaves nothing of it.
+pub(super) fn refuse(mut first: Wire, dir: &Path, error: &Error) {
+    let _ = first.receive::<Ask>();
+    let refused: Result<Answer, ControlError> = Err(ControlError::from(error));
+    let _ = first.send(&refused, &[]);
     let _ = fs::remove_dir_all(dir);
 }
 
@@ -118,6 +141,8 @@ fn start(paths: &Paths, dir: &Path, spec: &SandboxSpec) -> Result<Started, Error
         fate: Mutex::new(None),
         fate_known: Condvar::new(),
         empty,
+        answering: Mutex::new(0),
+        answered: Condvar::new(),
     };
     Ok((Arc::new(sandbox), machine, listener))
 }
@@ -167,6 +192,7 @@ fn serve(sandbox: &Arc<Sandbox>, mut wire: Wire) {
     spawn(move || {
         let mut member = Member::default();
         while let Ok(Some(ask)) = wire.receive::<Ask>() {
+            let _answering = Answering::begin(&sandbox);
             let answer = sandbox.answer(ask, &mut member, &mut wire);
             let answer: Result<Answer, ControlError> = answer.map_err(|e| ControlError::from(&sandbox.explain(e)));
             if wire.send(&answer, &[]).is_err() {
@@ -234,6 +260,13 @@ impl Sandbox {
             rustix::io::write(&self.empty, &1_u64.to_ne_bytes()).context(|| "Cannot tell the sandbox's end".into())?;
         }
         settled
+    }
+
+    /// Waits until what was asked is answered: whoever started a command that ended at once is owed "started", though the
+    /// command's end has ended the sandbox.
+    fn settle(&self) {
+        let patience = Duration::from_secs(PATIENCE);
+        drop(self.answered.wait_timeout_while(lock(&self.answering), patience, |answering| *answering > 0));
     }
 
     /// When the machine has just ended, its own reason is the better one.
