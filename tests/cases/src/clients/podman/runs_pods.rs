@@ -6,7 +6,9 @@ use super::Engine;
 
 pub fn run(podman: &Engine<'_>) -> Result<()> {
     let pod = podman.host.name();
-    podman.ok(&["pod", "create", "--name", &pod, "--network", "none", "--hostname", "shared"])?;
+    // Where cgroups are v2, podman 4.3 gives a pod's own cgroup device rules that deny everything, also to crun.
+    let apart = "--share-parent=false";
+    podman.ok(&["pod", "create", "--name", &pod, "--network", "none", "--hostname", "shared", apart])?;
     let member = |name: &str, flags: &[&str]| -> Result<()> {
         let args = [&["run", "-d", "--pod", &pod, "--name", name], flags, &["busybox", "sleep", "1000"]].concat();
         podman.ok(&args).map(drop)
