@@ -3,11 +3,12 @@
 //!
 //! Reading happens in the agent; [`Scheduling::apply`] runs in the child while it is still privileged.
 
-use oci_spec::runtime::{ExecCPUAffinity, IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain};
+use oci_spec::runtime::{IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Deserialize;
 
 use crate::{
+    container::reading::CpuAffinity,
     error::{Doing, Failure, Result},
     sys::scheduling as sys,
 };
@@ -67,14 +68,14 @@ impl Scheduling {
     pub fn from_spec(
         scheduler: Option<&Scheduler>,
         io_priority: Option<&LinuxIOPriority>,
-        affinity: Option<&ExecCPUAffinity>,
+        affinity: Option<&CpuAffinity>,
     ) -> Result<Self> {
         let list = |text: Option<&String>| text.filter(|text| !text.is_empty()).map(|text| cpus(text)).transpose();
         Ok(Self {
             policy: scheduler.map(policy).transpose()?,
             io_priority: io_priority.map(io_value).transpose()?,
-            first: list(affinity.and_then(|affinity| affinity.initial().as_ref()))?,
-            last: list(affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()))?,
+            first: list(affinity.and_then(|affinity| affinity.initial.as_ref()))?,
+            last: list(affinity.and_then(|affinity| affinity.last.as_ref()))?,
         })
     }
 

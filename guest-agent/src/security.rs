@@ -6,12 +6,14 @@
 
 use std::fs;
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType};
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use rustix::{
     io::{self, Errno},
     process::{Pid, Resource, Rlimit},
     thread::{self, CapabilitySet},
 };
+
+use crate::container::reading::Capabilities;
 
 /// What the specification asks that cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -41,27 +43,36 @@ pub struct CapabilitySets {
 
 impl CapabilitySets {
     /// Reads the specification; `None` is no capability at all. Also returns a sentence for each capability that is left
-    /// out: one that this kernel does not know, or an ambient one that is not permitted and inheritable as well.
-    pub fn from_spec(spec: Option<&LinuxCapabilities>) -> (Self, Vec<String>) {
+    /// out: one that nobody or this kernel does not know, or an ambient one that is not permitted and inheritable as well.
+    pub fn from_spec(spec: Option<&Capabilities>) -> (Self, Vec<String>) {
         Self::with_known(spec, known_to_kernel())
     }
 
-    fn with_known(spec: Option<&LinuxCapabilities>, known: CapabilitySet) -> (Self, Vec<String>) {
-        let wanted = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
-            spec.and_then(|s| set(s).as_ref()).map_or(CapabilitySet::empty(), to_set)
+    fn with_known(spec: Option<&Capabilities>, known: CapabilitySet) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut wanted = |set: fn(&Capabilities) -> &Option<Vec<String>>| {
+            let names = spec.and_then(|spec| set(spec).as_deref()).unwrap_or_default();
+            let number = |name: &String| match number(name) {
+                Some(number) => Some(CapabilitySet::from_bits_retain(1 << number)),
+                None => {
+                    warnings.push(format!("Capability {name:?} is unknown and ignored"));
+                    None
+                }
+            };
+            names.iter().filter_map(number).collect::<CapabilitySet>()
         };
         let asked = Self {
-            bounding: wanted(LinuxCapabilities::bounding),
-            effective: wanted(LinuxCapabilities::effective),
-            permitted: wanted(LinuxCapabilities::permitted),
-            inheritable: wanted(LinuxCapabilities::inheritable),
-            ambient: wanted(LinuxCapabilities::ambient),
+            bounding: wanted(|spec| &spec.bounding),
+            effective: wanted(|spec| &spec.effective),
+            permitted: wanted(|spec| &spec.permitted),
+            inheritable: wanted(|spec| &spec.inheritable),
+            ambient: wanted(|spec| &spec.ambient),
             known,
         };
         let all = asked.bounding | asked.effective | asked.permitted | asked.inheritable | asked.ambient;
-        let mut warnings: Vec<String> = single(all - known)
-            .map(|set| format!("Capability {} is unknown to this kernel and ignored", name(set)))
-            .collect();
+        warnings.extend(
+            single(all - known).map(|set| format!("Capability {} is unknown to this kernel and ignored", name(set))),
+        );
         let raisable = asked.permitted & asked.inheritable;
         warnings.extend(single((asked.ambient & known) - raisable).map(|set| {
             format!("Capability {} cannot be ambient without being permitted and inheritable: ignored", name(set))
@@ -103,11 +114,11 @@ impl CapabilitySets {
     }
 }
 
-fn to_set(names: &Capabilities) -> CapabilitySet {
-    ALL.iter()
-        .filter(|(c, _)| names.contains(c))
-        .map(|(_, number)| CapabilitySet::from_bits_retain(1 << number))
-        .collect()
+/// The number of a capability by its name, with or without `CAP_`, in letters of either kind.
+fn number(name: &str) -> Option<u32> {
+    let prefix = name.get(..4).filter(|start| start.eq_ignore_ascii_case("CAP_"));
+    let bare = prefix.and_then(|_| name.get(4..)).unwrap_or(name);
+    (0u32..).zip(NAMES).find(|(_, known)| known.eq_ignore_ascii_case(bare)).map(|(number, _)| number)
 }
 
 /// Every member as a set of one.
@@ -122,54 +133,53 @@ fn known_to_kernel() -> CapabilitySet {
 
 fn name(set: CapabilitySet) -> String {
     let number = set.bits().trailing_zeros();
-    ALL.iter()
-        .find(|(_, n)| *n == number)
-        .map_or_else(|| format!("number {number}"), |(capability, _)| format!("CAP_{capability}"))
+    let name = usize::try_from(number).ok().and_then(|number| NAMES.get(number));
+    name.map_or_else(|| format!("number {number}"), |name| format!("CAP_{name}"))
 }
 
-/// linux/capability.h
-const ALL: [(Capability, u32); 41] = [
-    (Capability::Chown, 0),
-    (Capability::DacOverride, 1),
-    (Capability::DacReadSearch, 2),
-    (Capability::Fowner, 3),
-    (Capability::Fsetid, 4),
-    (Capability::Kill, 5),
-    (Capability::Setgid, 6),
-    (Capability::Setuid, 7),
-    (Capability::Setpcap, 8),
-    (Capability::LinuxImmutable, 9),
-    (Capability::NetBindService, 10),
-    (Capability::NetBroadcast, 11),
-    (Capability::NetAdmin, 12),
-    (Capability::NetRaw, 13),
-    (Capability::IpcLock, 14),
-    (Capability::IpcOwner, 15),
-    (Capability::SysModule, 16),
-    (Capability::SysRawio, 17),
-    (Capability::SysChroot, 18),
-    (Capability::SysPtrace, 19),
-    (Capability::SysPacct, 20),
-    (Capability::SysAdmin, 21),
-    (Capability::SysBoot, 22),
-    (Capability::SysNice, 23),
-    (Capability::SysResource, 24),
-    (Capability::SysTime, 25),
-    (Capability::SysTtyConfig, 26),
-    (Capability::Mknod, 27),
-    (Capability::Lease, 28),
-    (Capability::AuditWrite, 29),
-    (Capability::AuditControl, 30),
-    (Capability::Setfcap, 31),
-    (Capability::MacOverride, 32),
-    (Capability::MacAdmin, 33),
-    (Capability::Syslog, 34),
-    (Capability::WakeAlarm, 35),
-    (Capability::BlockSuspend, 36),
-    (Capability::AuditRead, 37),
-    (Capability::Perfmon, 38),
-    (Capability::Bpf, 39),
-    (Capability::CheckpointRestore, 40),
+/// By number (linux/capability.h).
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// Keeps permitted capabilities over setuid(2).
@@ -281,13 +291,13 @@ pub fn set_oom_score_adj(value: i32) -> Result<(), SecurityError> {
 mod tests {
     use super::*;
 
-    fn spec(json: &str) -> LinuxCapabilities {
+    fn spec(json: &str) -> Capabilities {
         serde_json::from_str(json).expect("parses")
     }
 
     #[test]
     fn the_table_is_complete_and_in_order() {
-        assert!(ALL.iter().enumerate().all(|(index, (_, number))| index == *number as usize));
+        assert!((0u32..).zip(NAMES).all(|(index, name)| number(name) == Some(index)));
         assert_eq!(name(CapabilitySet::SYS_ADMIN), "CAP_SYS_ADMIN");
         assert_eq!(name(CapabilitySet::CHECKPOINT_RESTORE), "CAP_CHECKPOINT_RESTORE");
     }
@@ -304,6 +314,19 @@ mod tests {
             assert_eq!(set, CapabilitySet::KILL);
         }
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn names_are_read_with_and_without_their_prefix_and_unknown_ones_left_out() {
+        assert_eq!((number("CAP_KILL"), number("kill"), number("cap_Bpf")), (Some(5), Some(5), Some(39)));
+        assert_eq!(
+            (number("CAP_"), number(""), number("CAP_OF_TOMORROW"), number("CÄP_KILL")),
+            (None, None, None, None)
+        );
+        let spec = spec(r#"{"bounding":["CAP_KILL","CAP_OF_TOMORROW"],"effective":["CAP_NOTHING"]}"#);
+        let (sets, warnings) = CapabilitySets::with_known(Some(&spec), CapabilitySet::all());
+        assert_eq!((sets.bounding, sets.effective), (CapabilitySet::KILL, CapabilitySet::empty()));
+        assert_eq!(warnings.len(), 2);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dewar_protocol::{CreateContainer, ErrorKind};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxResources};
 use rustix::fs::FileType;
 
 use super::{
@@ -56,7 +56,7 @@ impl Plan {
     pub fn from_request(request: &CreateContainer) -> Result<Self> {
         check_id(&request.id)?;
         let (spec, process) = reading::spec(&request.spec)?;
-        let linux = spec.linux().as_ref().ok_or_else(|| Failure::invalid("The specification has no linux section"))?;
+        let linux = spec.linux.as_ref().ok_or_else(|| Failure::invalid("The specification has no linux section"))?;
         refuse_unsupported(linux)?;
         let files: Vec<PathBuf> =
             request.files.iter().map(|file| absolute(Path::new(&file.path))).collect::<Result<_>>()?;
@@ -64,12 +64,12 @@ impl Plan {
         if request.init && namespaces.pid != Whose::Own {
             return Err(Failure::invalid("An init of the container's own needs a PID namespace"));
         }
-        let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        let read_only = spec.root.as_ref().and_then(|root| root.readonly).unwrap_or(false);
         let seccomp = linux.seccomp().as_ref().map(Program::compile).transpose();
         Ok(Self {
             process: ProcessPlan::from_spec(&process, &request.user, Role::Init)?,
-            hostname: name(spec.hostname().as_ref(), namespaces.uts)?,
-            domainname: name(spec.domainname().as_ref(), namespaces.uts)?,
+            hostname: name(spec.hostname.as_ref(), namespaces.uts)?,
+            domainname: name(spec.domainname.as_ref(), namespaces.uts)?,
             mounts: mounts(&spec, &files)?,
             devices: linux.devices().iter().flatten().map(device).collect::<Result<_>>()?,
             masked_paths: paths(linux.masked_paths().as_deref())?,
@@ -79,7 +79,7 @@ impl Plan {
             seccomp: seccomp.doing_as(ErrorKind::Unsupported, || "The seccomp section cannot be applied".into())?,
             resources: linux.resources().clone(),
             personality: linux.personality().as_ref().map(scheduling::personality).transpose()?,
-            hooks: hooks::from_spec(spec.hooks().as_ref())?,
+            hooks: hooks::from_spec(spec.hooks.as_ref())?,
             hook_state: request.hook_state.clone(),
             init: request.init,
             namespaces,
@@ -117,9 +117,9 @@ fn name(name: Option<&String>, namespace: Whose) -> Result<Option<CString>> {
     CString::new(name.as_str()).map(Some).map_err(|_| Failure::invalid("The host name holds a null byte"))
 }
 
-fn mounts(spec: &Spec, files: &[PathBuf]) -> Result<Vec<Mount>> {
+fn mounts(spec: &reading::Spec, files: &[PathBuf]) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> =
-        spec.mounts().iter().flatten().map(|mount| Mount::from_spec(mount, files)).collect::<Result<_>>()?;
+        spec.mounts.iter().flatten().map(|mount| Mount::from_spec(mount, files)).collect::<Result<_>>()?;
     for (number, target) in files.iter().enumerate() {
         let source = super::mounts::Source::File { number };
         if !mounts.iter().any(|mount| mount.source == source) {
@@ -177,7 +177,7 @@ fn root_change(linux: &Linux, read_only: bool) -> Result<Change> {
 /// Settings that belong to a namespace of the container; others would change the machine for its whole pod.
 fn sysctls(
     wanted: Option<&HashMap<String, String>>,
-    spec: &Spec,
+    spec: &reading::Spec,
     namespaces: &Namespaces,
 ) -> Result<Vec<(PathBuf, String)>> {
     let mut settings = Vec::new();
@@ -195,7 +195,7 @@ fn sysctls(
         if !own {
             return Err(Failure::invalid(format!("The sysctl {key:?} is not of a namespace of the container")));
         }
-        let named = spec.domainname().as_ref().filter(|name| path == "kernel/domainname" && !name.is_empty());
+        let named = spec.domainname.as_ref().filter(|name| path == "kernel/domainname" && !name.is_empty());
         if named.is_some_and(|name| name != value) {
             return Err(Failure::invalid(format!("The sysctl {key:?} contradicts the specification's domainname")));
         }

@@ -7,7 +7,7 @@ use std::{
 
 use dewar_protocol::UserSpec;
 
-use super::reading::ReadProcess;
+use super::reading;
 use crate::{
     error::{Doing, Failure, Result},
     lsm::Labels,
@@ -47,31 +47,30 @@ pub enum Role {
 
 impl ProcessPlan {
     /// Reads the specification.
-    pub fn from_spec(read: &ReadProcess, user: &UserSpec, role: Role) -> Result<Self> {
-        let process = &read.process;
-        let (capabilities, left_out) = CapabilitySets::from_spec(process.capabilities().as_ref());
-        read.left_out.iter().chain(&left_out).for_each(|sentence| machine::say(sentence));
-        let affinity = process.exec_cpu_affinity().as_ref().filter(|_| role == Role::Exec);
-        let arguments = strings(process.args().as_deref().unwrap_or_default(), "argument")?;
+    pub fn from_spec(process: &reading::Process, user: &UserSpec, role: Role) -> Result<Self> {
+        let (capabilities, left_out) = CapabilitySets::from_spec(process.capabilities.as_ref());
+        left_out.iter().for_each(|sentence| machine::say(sentence));
+        let affinity = process.exec_cpu_affinity.as_ref().filter(|_| role == Role::Exec);
+        let arguments = strings(process.args.as_deref().unwrap_or_default(), "argument")?;
         if arguments.is_empty() {
             return Err(Failure::invalid("The process has no arguments"));
         }
         Ok(Self {
             arguments,
-            environment: strings(process.env().as_deref().unwrap_or_default(), "environment variable")?,
-            cwd: working_directory(process.cwd())?,
+            environment: strings(process.env.as_deref().unwrap_or_default(), "environment variable")?,
+            cwd: working_directory(&process.cwd)?,
             user: user.clone(),
-            uid: process.user().uid(),
-            gid: process.user().gid(),
-            groups: process.user().additional_gids().clone().unwrap_or_default(),
-            umask: process.user().umask().unwrap_or(DEFAULT_UMASK) & 0o777,
+            uid: process.user.uid,
+            gid: process.user.gid,
+            groups: process.user.additional_gids.clone().unwrap_or_default(),
+            umask: process.user.umask.unwrap_or(DEFAULT_UMASK) & 0o777,
             capabilities,
-            rlimits: Rlimits::from_spec(process.rlimits().as_deref())
+            rlimits: Rlimits::from_spec(process.rlimits.as_deref())
                 .doing_as(dewar_protocol::ErrorKind::Invalid, || "The resource limits cannot be set".into())?,
-            no_new_privileges: process.no_new_privileges().unwrap_or(false),
-            oom_score_adj: process.oom_score_adj(),
-            scheduling: Scheduling::from_spec(read.scheduler.as_ref(), process.io_priority().as_ref(), affinity)?,
-            labels: Labels::from_spec(process.apparmor_profile().as_ref(), process.selinux_label().as_ref())?,
+            no_new_privileges: process.no_new_privileges.unwrap_or(false),
+            oom_score_adj: process.oom_score_adj,
+            scheduling: Scheduling::from_spec(process.scheduler.as_ref(), process.io_priority.as_ref(), affinity)?,
+            labels: Labels::from_spec(process.apparmor_profile.as_ref(), process.selinux_label.as_ref())?,
         })
     }
 

@@ -1,88 +1,107 @@
-//! The JSON of the specification. It is parsed by oci-spec, after what oci-spec reads more strictly than the specification
-//! demands has been taken out: capabilities that nobody knows are left out with a warning, and the scheduler is ours.
+//! The JSON of the specification, as far as the guest looks at it. What oci-spec reads as the specification demands it is
+//! oci-spec's; `process` is read here, where unknown capabilities are left out later with a warning, flags of the scheduler
+//! have the specification's names, and no regular expression is needed for a list of CPUs: the agent is copied twice at each
+//! start, and an engine for those would be a fifth of it.
+
+use std::path::PathBuf;
 
 use dewar_protocol::ErrorKind;
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxIOPriority, Mount, PosixRlimit};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::{
     error::{Doing, Failure, Result},
     scheduling::Scheduler,
 };
 
-/// A process as it was written, and its scheduler.
-#[derive(Debug)]
-pub struct ReadProcess {
-    pub process: Process,
+/// `config.json`.
+#[derive(Debug, Deserialize)]
+pub struct Spec {
+    process: Option<Process>,
+    pub root: Option<Root>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub mounts: Option<Vec<Mount>>,
+    pub hooks: Option<Hooks>,
+    pub linux: Option<Linux>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Root {
+    pub readonly: Option<bool>,
+}
+
+/// `process`; what is not there is the host's affair.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub args: Option<Vec<String>>,
+    pub env: Option<Vec<String>>,
+    pub cwd: PathBuf,
+    #[serde(default)]
+    pub user: User,
+    pub capabilities: Option<Capabilities>,
+    pub rlimits: Option<Vec<PosixRlimit>>,
+    pub no_new_privileges: Option<bool>,
+    pub oom_score_adj: Option<i32>,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
+    pub io_priority: Option<LinuxIOPriority>,
     pub scheduler: Option<Scheduler>,
-    /// A sentence for each capability that was left out.
-    pub left_out: Vec<String>,
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `process.user`. Numbers that are not given are 0, as in runc.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: Option<u32>,
+    pub additional_gids: Option<Vec<u32>>,
+}
+
+/// `process.capabilities`: names, whatever they are.
+#[derive(Debug, Default, Deserialize)]
+pub struct Capabilities {
+    pub bounding: Option<Vec<String>>,
+    pub effective: Option<Vec<String>>,
+    pub permitted: Option<Vec<String>>,
+    pub inheritable: Option<Vec<String>>,
+    pub ambient: Option<Vec<String>>,
+}
+
+/// `process.execCPUAffinity`: lists of CPUs.
+#[derive(Debug, Deserialize)]
+pub struct CpuAffinity {
+    pub initial: Option<String>,
+    #[serde(rename = "final")]
+    pub last: Option<String>,
 }
 
 /// Reads a `config.json`, which must have a process.
 ///
 /// # Errors
 /// `Invalid`, saying what does not parse.
-pub fn spec(json: &[u8]) -> Result<(Spec, ReadProcess)> {
+pub fn spec(json: &[u8]) -> Result<(Spec, Process)> {
     let failed = || "The container's specification does not parse".to_owned();
-    let mut value: Value = serde_json::from_slice(json).doing_as(ErrorKind::Invalid, failed)?;
-    let process = value.get_mut("process").filter(|process| !process.is_null());
-    let process = process.ok_or_else(|| Failure::invalid("The specification has no process"))?;
-    let (scheduler, left_out) = prepare(process)?;
-    let process = serde_json::from_value(process.clone()).doing_as(ErrorKind::Invalid, failed)?;
-    let spec = serde_json::from_value(value).doing_as(ErrorKind::Invalid, failed)?;
-    Ok((spec, ReadProcess { process, scheduler, left_out }))
+    let mut spec: Spec = serde_json::from_slice(json).doing_as(ErrorKind::Invalid, failed)?;
+    let process = spec.process.take().ok_or_else(|| Failure::invalid("The specification has no process"))?;
+    Ok((spec, process))
 }
 
 /// Reads a `process` alone.
 ///
 /// # Errors
 /// `Invalid`, saying what does not parse.
-pub fn process(json: &[u8]) -> Result<ReadProcess> {
-    let failed = || "The process's specification does not parse".to_owned();
-    let mut value: Value = serde_json::from_slice(json).doing_as(ErrorKind::Invalid, failed)?;
-    let (scheduler, left_out) = prepare(&mut value)?;
-    let process = serde_json::from_value(value).doing_as(ErrorKind::Invalid, failed)?;
-    Ok(ReadProcess { process, scheduler, left_out })
-}
-
-fn prepare(process: &mut Value) -> Result<(Option<Scheduler>, Vec<String>)> {
-    let mut left_out = Vec::new();
-    let Some(process) = process.as_object_mut() else { return Ok((None, left_out)) };
-    if let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
-        for set in sets.values_mut().filter_map(Value::as_array_mut) {
-            set.retain(|capability| {
-                // What is no text at all is left for the parser to refuse.
-                let known = !capability.is_string() || Capability::deserialize(capability).is_ok();
-                if !known {
-                    left_out.push(format!("Capability {capability} is unknown and ignored"));
-                }
-                known
-            });
-        }
-    }
-    let scheduler = process.remove("scheduler").filter(|scheduler| !scheduler.is_null());
-    let scheduler = scheduler.map(serde_json::from_value).transpose();
-    Ok((scheduler.doing_as(ErrorKind::Invalid, || "The scheduler does not parse".into())?, left_out))
+pub fn process(json: &[u8]) -> Result<Process> {
+    serde_json::from_slice(json).doing_as(ErrorKind::Invalid, || "The process's specification does not parse".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn capabilities_that_nobody_knows_are_left_out() {
-        let json = br#"{"cwd":"/","user":{"uid":0,"gid":0},
-            "capabilities":{"bounding":["CAP_KILL","CAP_OF_TOMORROW"],"effective":["CAP_NOTHING"]}}"#;
-        let read = process(json).expect("parses");
-        let capabilities = read.process.capabilities().as_ref().expect("are there");
-        assert_eq!(capabilities.bounding().as_ref().map(|set| set.contains(&Capability::Kill)), Some(true));
-        assert_eq!(capabilities.bounding().as_ref().map(std::collections::HashSet::len), Some(1));
-        assert_eq!(capabilities.effective().as_ref().map(std::collections::HashSet::len), Some(0));
-        assert_eq!(read.left_out.len(), 2);
-        assert!(process(br#"{"cwd":"/","user":{},"capabilities":{"bounding":[5]}}"#).is_err());
-    }
 
     #[test]
     fn flags_of_a_scheduler_have_the_specification_s_names() {
@@ -97,5 +116,17 @@ mod tests {
         assert!(spec(br#"{"ociVersion":"1.2.0","process":null}"#).is_err());
         assert!(spec(br#"{"ociVersion":"1.2.0","process":{"cwd":"/","user":{"uid":0,"gid":0}}}"#).is_ok());
         assert!(spec(b"{").is_err());
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_refused() {
+        for json in [
+            r#"{"cwd":"/","capabilities":{"bounding":[5]}}"#,
+            r#"{"cwd":"/","user":{"uid":-1}}"#,
+            r#"{"cwd":"/","args":"sh"}"#,
+            r#"{"args":["sh"]}"#,
+        ] {
+            assert!(process(json.as_bytes()).is_err(), "{json}");
+        }
     }
 }
