@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,12 +18,22 @@ const PROGRAM: Program = Program { name: "dewar-bench", package: "dewar-bench", 
 const PAGE: &str = "docs/benchmarks.md";
 /// What stands above the tables.
 const HEAD: &str = include_str!("bench.md");
-/// A part of the program, whether it wants instructions counted, and the title of its table.
-const PARTS: [(&str, bool, &str); 3] = [
-    ("start", true, "Starts and memory, instructions counted as nanoseconds"),
-    ("oci", true, "The OCI runtime next to crun, and virtio-fs next to the directory it shares, likewise"),
-    ("bytes", false, "Bytes, in the lab's real time: whoever else uses the machine shows"),
+/// A part of the program, where it runs, and the title of its table.
+const PARTS: [(&str, Where, &str); 4] = [
+    ("start", Where::CountedLab, "Starts and memory, instructions counted as nanoseconds"),
+    ("oci", Where::CountedLab, "The OCI runtime next to crun, and virtio-fs next to the directory it shares, likewise"),
+    ("bytes", Where::Lab, "Bytes, in the lab's real time: whoever else uses the machine shows"),
+    ("host", Where::Host, "The qemu engine, which emulates, on the host in its real time"),
 ];
+
+/// Where a part is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// In the lab, instructions counted as nanoseconds.
+    CountedLab,
+    Lab,
+    Host,
+}
 const LAB_MIB: u32 = 6144;
 const LAB_CPUS: u32 = 2;
 /// Figures come one by one.
@@ -47,8 +57,16 @@ pub fn bench(places: &Places) -> Result<ExitCode> {
         Ok(Outcome::Done)
     })?;
     let mut page = HEAD.to_owned();
-    for (part, deterministic, title) in PARTS {
-        let figures = run(places, &lab, part, deterministic, &program)?;
+    for (part, place, title) in PARTS {
+        eprintln!("\nmeasuring: {part} …");
+        let text = match place {
+            Where::Host => run_on_host(places, part, &program)?,
+            _ => run_in_lab(places, &lab, part, place == Where::CountedLab, &program)?,
+        };
+        let log = places.logs().join(format!("bench-{part}.tsv"));
+        fs::write(&log, &text).with_context(|| format!("Failed to write {}", log.display()))?;
+        let figures: Vec<Figure> = text.lines().filter_map(parse).collect();
+        ensure!(!figures.is_empty(), "The measuring program measured nothing");
         write!(page, "\n## {title}\n{}", table(&figures))?;
     }
     let target = places.root.join(PAGE);
@@ -58,10 +76,18 @@ pub fn bench(places: &Places) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(places: &Places, lab: &Lab, part: &str, deterministic: bool, program: &OsString) -> Result<Vec<Figure>> {
-    eprintln!("\nmeasuring: {part} …");
+fn run_on_host(places: &Places, part: &str, program: &OsString) -> Result<String> {
+    let mut command = Command::new(program);
+    command.arg(part).arg(&places.stage).stderr(Stdio::inherit());
+    let ended = command.output().with_context(|| format!("Failed to run {}", program.display()))?;
+    ensure!(ended.status.success(), "The measuring program failed ({})", ended.status);
+    Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+}
+
+/// What the program prints.
+fn run_in_lab(places: &Places, lab: &Lab, part: &str, counted: bool, program: &OsString) -> Result<String> {
     let ended = lab.run(&Job {
-        deterministic,
+        deterministic: counted,
         smp: LAB_CPUS,
         memory_mib: LAB_MIB,
         disks: vec![Disk { from: places.stage.clone(), at: "/opt/dewar".into() }],
@@ -73,12 +99,7 @@ fn run(places: &Places, lab: &Lab, part: &str, deterministic: bool, program: &Os
         passing: Passing::Bytes,
     })?;
     ensure!(ended.code == 0, "The measuring program failed with code {}", ended.code);
-    let text = String::from_utf8_lossy(&ended.output);
-    let figures: Vec<Figure> = text.lines().filter_map(parse).collect();
-    ensure!(!figures.is_empty(), "The measuring program measured nothing");
-    let log = places.logs().join(format!("bench-{part}.tsv"));
-    fs::write(&log, &*text).with_context(|| format!("Failed to write {}", log.display()))?;
-    Ok(figures)
+    Ok(String::from_utf8_lossy(&ended.output).into_owned())
 }
 
 /// A line of the program's output; others are somebody else's.

@@ -1,4 +1,4 @@
-//! The measuring program: `dewar-bench start|oci|bytes`, run in the lab by `cargo xtask bench`.
+//! The measuring program: `dewar-bench start|oci|bytes`, run in the lab by `cargo xtask bench`, and `dewar-bench host STAGE`.
 //!
 //! Prints one line `<figure> <unit> <value> <value> …` for each figure, every value a run of its own, and what it is at on
 //! standard error. As the first process of a guest it is the init whose start the machine monitors are timed to.
@@ -6,6 +6,7 @@
 mod bytes;
 mod files;
 mod guest;
+mod host;
 mod memory;
 mod oci;
 mod peers;
@@ -45,7 +46,8 @@ fn measure(what: &[&str]) -> Result<()> {
         // One kind of work on files, for `oci`.
         ["files", work, dir] => files::work(work, Path::new(dir)).map(|ms| println!("{ms:.3}")),
         ["bytes"] => bytes::measure(),
-        _ => bail!("give `start`, `oci` or `bytes`; `cargo xtask bench` does"),
+        ["host", stage] => host::measure(Path::new(stage)),
+        _ => bail!("give `start`, `oci`, `bytes` or `host STAGE`; `cargo xtask bench` does"),
     }
 }
 
