@@ -19,7 +19,7 @@ pub struct Paths {
 
 impl Paths {
     /// With `root`, all state lies below it; otherwise in the places of the Filesystem Hierarchy Standard (root) or the
-    /// XDG base directories (others).
+    /// XDG base directories (others, also when they are root in a user namespace of their own, as rootless podman is).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when no place can be told, [`ErrorKind::Internal`] when folders cannot be made.
@@ -29,7 +29,7 @@ impl Paths {
                 let root = std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?;
                 (root.clone(), root.join("run"))
             }
-            None if rustix::process::geteuid().is_root() => ("/var/lib/dewar".into(), "/run/dewar".into()),
+            None if is_root_of_the_host() => ("/var/lib/dewar".into(), "/run/dewar".into()),
             None => {
                 let data = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|h| h.join(".local/share")));
                 let data = data.ok_or_else(|| {
@@ -75,6 +75,18 @@ impl Paths {
     }
 }
 
+/// Whether the places of root are this process's.
+fn is_root_of_the_host() -> bool {
+    let maps = || std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && !(is_of_a_user(&maps()) && from_env("XDG_RUNTIME_DIR").is_some())
+}
+
+/// Whether user 0 here is another user of the host (user_namespaces(7)).
+fn is_of_a_user(uid_map: &str) -> bool {
+    let mut words = uid_map.split_whitespace();
+    words.next() == Some("0") && words.next().is_some_and(|outside| outside != "0")
+}
+
 fn from_env(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
@@ -87,4 +99,16 @@ pub(crate) fn make_private_dir(dir: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(dir)
         .context(|| format!("Cannot make the folder {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_of_a_user_s_namespace_is_told_from_the_host_s() {
+        assert!(!is_of_a_user("         0          0 4294967295\n"));
+        assert!(is_of_a_user("         0       1000          1\n         1     100000      65536\n"));
+        assert!(!is_of_a_user(""));
+    }
 }
