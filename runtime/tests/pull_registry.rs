@@ -1,6 +1,8 @@
 //! Pulls from Debian's `docker-registry`, run on the loopback, what `skopeo` pushed to it. Where one of them is missing, each
 //! test prints that and passes.
 
+mod client;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -8,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-use dewar_runtime::images::{
-    Digest, Error, Event, Progress, PullOptions, Pulled, Reference, Silent, Store, Version, pull,
-};
+use client::{Client, layer};
+use dewar_runtime::images::{Digest, Error, Event, Progress, Reference, Silent, Version};
 use serde_json::{Value, json};
 
 /// `user:secret` in the form of `htpasswd -B`.
@@ -134,44 +135,6 @@ impl Layout {
         descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "x"});
         let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
         fs::write(self.0.path().join("index.json"), index.to_string()).unwrap();
-    }
-}
-
-fn layer(name: &str, size: usize) -> Vec<u8> {
-    let content: Vec<u8> = (0..size as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    builder.append_data(&mut header, name, content.as_slice()).unwrap();
-    builder.into_inner().unwrap()
-}
-
-struct Client {
-    dir: tempfile::TempDir,
-    store: Store,
-    options: PullOptions,
-}
-
-impl Client {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
-        let options = PullOptions { docker_config: Some(dir.path().to_path_buf()), ..PullOptions::default() };
-        Self { dir, store, options }
-    }
-
-    fn pull(&self, reference: &Reference, progress: &dyn Progress) -> Result<Pulled, Error> {
-        pull(&self.store, reference, &self.options, progress)
-    }
-
-    /// The error of a pull that must leave nothing behind.
-    fn refusal(&self, reference: &Reference) -> Error {
-        let error = self.pull(reference, &Silent).unwrap_err();
-        for dir in ["tmp", "layers", "blobs/sha256"] {
-            assert_eq!(fs::read_dir(self.store.root().join(dir)).unwrap().count(), 0, "{dir}");
-        }
-        error
     }
 }
 

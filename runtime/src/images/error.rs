@@ -79,8 +79,23 @@ pub enum Error {
         doing: &'static str,
         reference: String,
         #[source]
-        source: Box<oci_client::errors::OciDistributionError>,
+        source: io::Error,
     },
+    #[error("Cannot {doing} {reference}: the registry answers {status}{complaint}")]
+    Answer { doing: &'static str, reference: String, status: String, complaint: String },
+    #[error(
+        "The registry {registry} says that it was asked too often; try again {after}, or log in for a higher limit"
+    )]
+    TooOften { registry: String, after: String },
+    #[error("The registry {registry} makes no sense: {problem}")]
+    Strange { registry: String, problem: String },
+    #[error(
+        "The certificate of the registry {registry} is not trusted: {problem}; where it is right, put its authority's \
+         certificate into /etc/docker/certs.d/{registry}/ca.crt"
+    )]
+    Untrusted { registry: String, problem: String },
+    #[error("{path} is not a certificate or key in the form of PEM", path = path.display())]
+    Certificate { path: PathBuf },
     #[error("The registry does not have {reference}, or does not show it without a login")]
     NotInRegistry { reference: String },
     #[error("The registry does not let us pull {reference}; log in with docker, whose credentials are used")]
@@ -106,9 +121,12 @@ impl Error {
             Self::NotFound { .. } | Self::NotInRegistry { .. } => ErrorKind::NotFound,
             Self::InUse { .. } | Self::ManyReferences { .. } => ErrorKind::Conflict,
             Self::Unsupported { .. } | Self::NoPlatform { .. } => ErrorKind::Unsupported,
-            Self::Io { .. } | Self::NoSpace { .. } | Self::Damaged { .. } | Self::Registry { .. } => {
-                ErrorKind::Internal
-            }
+            Self::Io { .. }
+            | Self::NoSpace { .. }
+            | Self::Damaged { .. }
+            | Self::Registry { .. }
+            | Self::Answer { .. }
+            | Self::TooOften { .. } => ErrorKind::Internal,
             _ => ErrorKind::Invalid,
         }
     }
@@ -120,11 +138,12 @@ impl From<Error> for crate::Error {
         let kind = error.kind();
         // Its own sentence is the message already: only what lies below it is the cause.
         match error {
-            Error::Io { source, .. } | Error::NoSpace { source, .. } => Self::with(kind, message, source),
+            Error::Io { source, .. } | Error::NoSpace { source, .. } | Error::Registry { source, .. } => {
+                Self::with(kind, message, source)
+            }
             Error::Json { source, .. } => Self::with(kind, message, source),
             Error::Archive { source, .. } => Self::with(kind, message, source),
             Error::Layer { source, .. } => Self::with(kind, message, source),
-            Error::Registry { source, .. } => Self::with(kind, message, source),
             _ => Self::new(kind, message),
         }
     }

@@ -7,10 +7,14 @@
 //! A registry is trusted with nothing: a manifest is held to the digest that led to it, configuration and layers to the
 //! manifest, the uncompressed layer to the configuration.
 //!
-//! Protocol: OCI distribution specification 1.1; credentials: docker's `config.json`.
+//! Protocol: OCI distribution specification 1.1; credentials: docker's `config.json`; certificates: docker's `certs.d`.
 
+mod base64;
 mod credentials;
+mod http;
+mod login;
 mod registry;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +42,8 @@ pub struct PullOptions {
     pub plain_http: bool,
     /// The folder of docker's `config.json`; `None`: `$DOCKER_CONFIG`, or else `~/.docker`.
     pub docker_config: Option<PathBuf>,
+    /// Folders of certificates by registry; `None`: where docker and podman look.
+    pub certificates: Option<Vec<PathBuf>>,
     pub limits: Limits,
 }
 
@@ -63,7 +69,7 @@ pub fn pull(
 ) -> Result<Pulled, Error> {
     let before = store.resolve(&reference.canonical()).ok().map(|image| image.id);
     let session = Session::begin(store, options.limits)?;
-    let registry = Registry::connect(reference, options)?;
+    let registry = Registry::new(reference, options)?;
     progress.event(Event::Message(&format!(
         "Pulling {} from {}",
         reference.version(),
@@ -144,5 +150,8 @@ fn one(registry: &Registry, session: &Session<'_>, layer: &LayerBlob, progress: 
     let Some((digest, size)) = &layer.expected else {
         return Err(Error::Missing { name: layer.name.clone() });
     };
-    layer.convert(session, registry.stream(digest, *size)?, *size, progress)
+    let mut download = registry.download(digest, *size)?;
+    let outcome = layer.convert(session, &mut download, *size, progress);
+    download.check()?;
+    outcome
 }

@@ -1,77 +1,74 @@
-//! A registry as blocking calls.
+//! One repository of a registry: its manifests and blobs.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, RegistryOperation};
-use tokio::runtime::{self, Runtime};
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Response, StatusCode, Url};
 
-use super::credentials;
-use super::{MAX_JSON, PullOptions};
+use super::http::{Extra, Http};
+use super::login::Login;
+use super::trust::{self, Trust};
+use super::{MAX_JSON, PullOptions, credentials};
 use crate::images::{Digest, Error, Reference, Version};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// How long a registry may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Where docker.io answers.
+const DOCKER_HUB: &str = "registry-1.docker.io";
 
-const MANIFESTS: [&str; 4] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+/// How often a download that broke off is taken up again, and the first pause before; each is twice the one before it.
+const RESUMES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(250);
 
-/// One repository of a registry. May be used by several threads.
+/// May be used by several threads.
 pub(super) struct Registry {
-    runtime: Runtime,
-    client: Client,
-    auth: RegistryAuth,
-    repository: oci_client::Reference,
-    /// For messages.
-    name: String,
+    http: Http,
+    login: Login,
+    /// `https://HOST/v2/REPOSITORY/`
+    base: Url,
 }
 
 impl Registry {
-    pub(super) fn connect(reference: &Reference, options: &PullOptions) -> Result<Self, Error> {
+    /// Prepares everything; nothing is asked yet.
+    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Result<Self, Error> {
         let registry = reference.registry();
-        let auth = credentials::find(registry, options.docker_config.as_deref())?;
-        let plain = options.plain_http || is_local(registry);
-        let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("dewar/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let name = reference.to_string();
-        // One thread of its own moves the bytes of all downloads; others only wait for them.
-        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| failed("start the client for", &name)(e.into()))?;
-        let client = Client::try_from(config).map_err(failed("prepare the client for", &name))?;
-        let repository = convert(reference);
-        let access = client.auth(&repository, &auth, RegistryOperation::Pull);
-        runtime.block_on(access).map_err(failed("log in to the registry of", &name))?;
-        Ok(Self { runtime, client, auth, repository, name })
+        let credentials = credentials::find(registry, options.docker_config.as_deref())?;
+        let folders = options.certificates.clone().unwrap_or_else(trust::default_folders);
+        let trust = Trust::read(registry, &folders)?;
+        let local = is_local(registry);
+        // Who lays down certificates for a registry on this machine has it speak https.
+        let plain = options.plain_http || (local && trust.is_empty());
+        let http = Http::new(reference, trust, plain, local)?;
+        let base = base(reference, plain).ok_or_else(|| http.nonsense("its name makes no address"))?;
+        Ok(Self { login: Login::new(credentials, reference.repository()), http, base })
     }
 
     /// A manifest or an index with its digest, which is checked when it is what the reference says.
     pub(super) fn manifest(&self, reference: &Reference) -> Result<(Digest, Vec<u8>), Error> {
-        let image = convert(reference);
-        let call = self.client.pull_manifest_raw(&image, &self.auth, &MANIFESTS);
-        let (bytes, _) = self.runtime.block_on(call).map_err(|e| self.refused("find", e))?;
+        let doing = "find";
+        let version = match reference.version() {
+            Version::Tag(tag) => tag.clone(),
+            Version::Digest(digest) => digest.to_string(),
+        };
+        let url = self.url(&format!("manifests/{version}"))?;
+        let response =
+            self.login.get(&self.http, doing, &url, Extra { accept: Some(MANIFESTS), ..Extra::default() })?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(Error::NotInRegistry { reference: reference.to_string() }),
+            _ => return Err(self.http.refusal(doing, response)),
+        }
+        let bytes = self.http.body(doing, response, MAX_JSON)?;
         let found = Digest::of(&bytes);
         match reference.version() {
             Version::Digest(expected) if found != *expected => {
                 let name = "the manifest".to_owned();
                 Err(Error::WrongDigest { name, expected: expected.clone(), found })
             }
-            _ => Ok((found, bytes.to_vec())),
+            _ => Ok((found, bytes)),
         }
     }
 
@@ -82,11 +79,10 @@ impl Registry {
             return Err(Error::Nonsense { what: format!("{} is larger than {MAX_JSON} bytes", name()) });
         }
         let mut bytes = Vec::new();
-        let stream = self.stream(digest, size)?;
-        stream
-            .take(size.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|e| self.refused("read the configuration of", e.into()))?;
+        let mut download = self.download(digest, size)?;
+        let read = download.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes);
+        download.check()?;
+        read.map_err(|e| self.http.nonsense(&e.to_string()))?;
         if bytes.len() as u64 != size {
             return Err(Error::WrongSize { name: name(), expected: size, found: bytes.len() as u64 });
         }
@@ -98,41 +94,96 @@ impl Registry {
     }
 
     /// A blob as it comes. Must be read by a thread that is not the runtime's.
-    pub(super) fn stream(&self, digest: &Digest, size: u64) -> Result<impl Read + use<'_>, Error> {
-        let size = i64::try_from(size).map_err(|_| Error::Nonsense { what: format!("the size of {digest}") })?;
-        let descriptor = OciDescriptor { digest: digest.to_string(), size, ..OciDescriptor::default() };
-        let call = self.client.pull_blob_stream(&self.repository, &descriptor);
-        let stream = self.runtime.block_on(call).map_err(|e| self.refused("download", e))?;
-        Ok(Download { runtime: &self.runtime, stream: stream.stream, chunk: Vec::new(), used: 0 })
+    pub(super) fn download(&self, digest: &Digest, size: u64) -> Result<Download<'_>, Error> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let response = self.open(&url, None)?;
+        if let Some(found) = response.content_length().filter(|found| *found != size) {
+            return Err(Error::WrongSize { name: format!("the blob {digest}"), expected: size, found });
+        }
+        let (chunk, problem) = (Vec::new(), None);
+        Ok(Download { registry: self, url, response, chunk, used: 0, done: 0, size, resumes: 0, problem })
     }
 
-    fn refused(&self, doing: &'static str, error: OciDistributionError) -> Error {
-        failed(doing, &self.name)(error)
+    fn open(&self, url: &Url, from: Option<u64>) -> Result<Response, Error> {
+        let doing = "download";
+        let response = self.login.get(&self.http, doing, url, Extra { from, ..Extra::default() })?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::PARTIAL_CONTENT if from.is_some() => Ok(response),
+            _ => Err(self.http.refusal(doing, response)),
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.base.join(path).map_err(|_| self.http.nonsense("its name makes no address"))
     }
 }
 
-struct Download<'a, S> {
-    runtime: &'a Runtime,
-    stream: S,
+/// A blob that is being read; taken up again where it broke off.
+pub(super) struct Download<'r> {
+    registry: &'r Registry,
+    url: Url,
+    response: Response,
     chunk: Vec<u8>,
+    /// Bytes of the chunk that were read.
     used: usize,
+    /// Bytes that came.
+    done: u64,
+    size: u64,
+    resumes: u32,
+    problem: Option<Error>,
 }
 
-impl<S, B> Read for Download<'_, S>
-where
-    S: futures_util::Stream<Item = io::Result<B>> + Unpin,
-    B: AsRef<[u8]>,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.used >= self.chunk.len() {
-            match self.runtime.block_on(self.stream.next()) {
-                Some(chunk) => {
-                    self.chunk.clear();
-                    self.chunk.extend_from_slice(chunk?.as_ref());
-                    self.used = 0;
+impl Download<'_> {
+    /// Why reading failed, if it did, which whoever reads cannot say as well.
+    pub(super) fn check(self) -> Result<(), Error> {
+        self.problem.map_or(Ok(()), Err)
+    }
+
+    /// Gets more bytes; none at the end.
+    fn fill(&mut self) -> Result<(), Error> {
+        self.used = 0;
+        let http = &self.registry.http;
+        loop {
+            let outcome = http.chunk(&mut self.response, &mut self.chunk);
+            self.done = self.done.saturating_add(self.chunk.len() as u64);
+            match outcome {
+                Ok(()) => return Ok(()),
+                // More than there is to come is not asked for.
+                Err(error) if self.resumes >= RESUMES || self.done >= self.size => {
+                    return Err(http.failed("download", &error));
                 }
-                None => return Ok(0),
+                Err(_) => self.resume()?,
             }
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), Error> {
+        std::thread::sleep(PAUSE.saturating_mul(1 << self.resumes));
+        self.resumes += 1;
+        let response = self.registry.open(&self.url, Some(self.done))?;
+        let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
+        let fits = range.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.done)));
+        if response.status() == StatusCode::PARTIAL_CONTENT && fits {
+            self.response = response;
+            Ok(())
+        } else {
+            Err(self.registry.http.nonsense("a download broke off, and it does not send the rest alone"))
+        }
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.problem.is_some() {
+            return Err(io::Error::other("the download failed"));
+        }
+        if self.used >= self.chunk.len()
+            && let Err(error) = self.fill()
+        {
+            let text = error.to_string();
+            self.problem = Some(error);
+            return Err(io::Error::other(text));
         }
         let rest = self.chunk.get(self.used..).unwrap_or_default();
         let amount = rest.len().min(buffer.len());
@@ -144,31 +195,10 @@ where
     }
 }
 
-fn failed(doing: &'static str, reference: &str) -> impl FnOnce(OciDistributionError) -> Error {
-    let reference = reference.to_owned();
-    move |source| match source {
-        OciDistributionError::AuthenticationFailure(_) | OciDistributionError::UnauthorizedError { .. } => {
-            Error::Denied { reference }
-        }
-        OciDistributionError::ImageManifestNotFoundError(_) => Error::NotInRegistry { reference },
-        OciDistributionError::RegistryError { ref envelope, .. }
-            if envelope.errors.iter().any(|e| {
-                use oci_client::errors::OciErrorCode::{ManifestUnknown, NameUnknown, NotFound};
-                matches!(e.code, ManifestUnknown | NameUnknown | NotFound)
-            }) =>
-        {
-            Error::NotInRegistry { reference }
-        }
-        source => Error::Registry { doing, reference, source: Box::new(source) },
-    }
-}
-
-fn convert(reference: &Reference) -> oci_client::Reference {
-    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-    match reference.version() {
-        Version::Tag(tag) => oci_client::Reference::with_tag(registry, repository, tag.clone()),
-        Version::Digest(digest) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
-    }
+fn base(reference: &Reference, plain: bool) -> Option<Url> {
+    let scheme = if plain { "http" } else { "https" };
+    let host = if reference.registry() == "docker.io" { DOCKER_HUB } else { reference.registry() };
+    Url::parse(&format!("{scheme}://{host}/v2/{}/", reference.repository())).ok()
 }
 
 /// Whether a registry is on this machine, where nobody listens in.
@@ -178,12 +208,12 @@ fn is_local(registry: &str) -> bool {
         _ => registry,
     };
     let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback())
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_local;
+    use super::*;
 
     #[test]
     fn only_this_machine_is_local() {
@@ -194,5 +224,21 @@ mod tests {
         {
             assert!(!is_local(remote), "{remote}");
         }
+    }
+
+    #[test]
+    fn names_lead_to_addresses() {
+        for (name, plain, address) in [
+            ("busybox", false, "https://registry-1.docker.io/v2/library/busybox/"),
+            ("index.docker.io/a/b", false, "https://registry-1.docker.io/v2/a/b/"),
+            ("quay.io/a/b/c:1", false, "https://quay.io/v2/a/b/c/"),
+            ("[::1]:5000/a", true, "http://[::1]:5000/v2/a/"),
+        ] {
+            assert_eq!(base(&Reference::parse(name).unwrap(), plain).unwrap().as_str(), address);
+        }
+        let registry = Registry::new(&Reference::parse("x.example/a").unwrap(), &PullOptions::default()).unwrap();
+        let digest = Digest::of(b"");
+        let url = registry.url(&format!("blobs/{digest}")).unwrap();
+        assert_eq!(url.as_str(), format!("https://x.example/v2/a/blobs/{digest}"));
     }
 }
