@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, ErrorKind, ResultExt};
 
+/// How long the name of the folder of sockets may be: a socket's own has to fit into 107 bytes, of which `/`, the first 16
+/// digits of a container's id and the longest socket's name, `/vsock.sock_4294967295`, take 39.
+const MAX_RUN: usize = 68;
+
 /// The folders of one Dewar installation and of one user's (or root's) state.
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -39,6 +43,7 @@ impl Paths {
                 (data.join("dewar"), run.join("dewar"))
             }
         };
+        check_length(root, &run)?;
         for dir in [&data, &run] {
             make_private_dir(dir)?;
         }
@@ -87,6 +92,26 @@ fn is_of_a_user(uid_map: &str) -> bool {
     words.next() == Some("0") && words.next().is_some_and(|outside| outside != "0")
 }
 
+fn check_length(root: Option<&Path>, run: &Path) -> Result<(), Error> {
+    let excess = run.as_os_str().len().saturating_sub(MAX_RUN);
+    if excess == 0 {
+        return Ok(());
+    }
+    let message = match root {
+        Some(root) => format!(
+            "The root directory {} is too long by {excess} bytes, since the names of sockets below it are limited: choose \
+             a shorter one",
+            root.display()
+        ),
+        None => format!(
+            "The directory {} is too long by {excess} bytes, since the names of sockets below it are limited: set \
+             XDG_RUNTIME_DIR to a shorter one",
+            run.display()
+        ),
+    };
+    Err(Error::new(ErrorKind::Invalid, message))
+}
+
 fn from_env(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
@@ -110,5 +135,20 @@ mod tests {
         assert!(!is_of_a_user("         0          0 4294967295\n"));
         assert!(is_of_a_user("         0       1000          1\n         1     100000      65536\n"));
         assert!(!is_of_a_user(""));
+    }
+
+    #[test]
+    fn a_root_that_is_too_long_for_sockets_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let fill = |length: usize| dir.path().join("x".repeat(length - dir.path().as_os_str().len() - 1));
+        let paths = Paths::find(Some(&fill(64))).unwrap();
+        let socket = paths.run.join("0123456789abcdef").join(format!("vsock.sock_{}", 99_999));
+        std::fs::create_dir(socket.parent().unwrap()).unwrap();
+        std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let long = fill(65);
+        let error = Paths::find(Some(&long)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("is too long by 1 bytes"), "{error}");
+        assert!(!long.exists());
     }
 }

@@ -2,6 +2,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 /// Signals that are blocked in this process and taken with [`Signals::wait`].
 #[derive(Clone, Copy)]
@@ -39,6 +43,80 @@ impl Signals {
             code => Err(io::Error::from_raw_os_error(code)),
         }
     }
+}
+
+/// What tells the thread of [`Orderly`] that all went well.
+const ENOUGH: i32 = libc::SIGUSR1;
+
+/// What ends a command from outside.
+const ENDINGS: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
+
+/// While it lives, a signal that ends this process has something put in order before.
+pub struct Orderly {
+    waiter: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+    before: libc::sigset_t,
+}
+
+impl Orderly {
+    /// To be called before any other thread exists. `last` is what to do; nothing else is waited for then.
+    pub fn begin(last: fn()) -> io::Result<Self> {
+        let before = mask(libc::SIG_SETMASK, None)?;
+        let endings = ENDINGS.into_iter().filter(|signal| !is_ignored(*signal));
+        let signals = Signals::block(&endings.chain([ENOUGH]).collect::<Vec<_>>())?;
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let waiter = std::thread::spawn(move || {
+            let Ok(signal) = signals.wait() else { return };
+            // Another process may have sent the same.
+            if signal == ENOUGH && told.load(Ordering::Acquire) {
+                return;
+            }
+            last();
+            // The default action, of which whoever waits for this process can tell the signal.
+            if mask(libc::SIG_UNBLOCK, Some(&signals.set)).is_ok() {
+                // SAFETY: raise takes a number.
+                unsafe { libc::raise(signal) };
+            }
+        });
+        Ok(Self { waiter: Some(waiter), over, before })
+    }
+}
+
+impl Drop for Orderly {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(waiter) = self.waiter.take() {
+            // SAFETY: the thread has not been joined, so its handle is good.
+            unsafe { libc::pthread_kill(waiter.as_pthread_t(), ENOUGH) };
+            // It does nothing that could panic.
+            let _ = waiter.join();
+        }
+        // A mask that was in force before is valid.
+        let _ = mask(libc::SIG_SETMASK, Some(&self.before));
+    }
+}
+
+/// Changes this thread's mask; the answer is the one before.
+fn mask(how: i32, set: Option<&libc::sigset_t>) -> io::Result<libc::sigset_t> {
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    let set = set.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the set, if any, is initialized, and the old one has a place.
+    match unsafe { libc::pthread_sigmask(how, set, before.as_mut_ptr()) } {
+        // SAFETY: the call has filled it.
+        0 => Ok(unsafe { before.assume_init() }),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Whether whoever started this process wanted it to go on, as `nohup` does.
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and the answer has a place.
+    let done = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zero bytes are valid, whether or not the call has filled it.
+    let action = unsafe { action.assume_init() };
+    done == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 #[cfg(test)]

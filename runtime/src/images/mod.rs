@@ -31,4 +31,4 @@ pub use load::{Source, load};
 pub use progress::{Event, Progress, Silent};
 pub use pull::{PullOptions, Pulled, pull};
 pub use reference::{Reference, Version};
-pub use store::{Image, Layer, Pin, Removed, Store, Use};
+pub use store::{Image, Layer, Pin, Removed, Store, Use, abandon};

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -89,13 +90,14 @@ pub struct Answer {
     /// What it says its length is.
     length: Option<u64>,
     endless: bool,
+    stalls: bool,
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         let length = Some(body.len() as u64);
-        Self { status, headers: Vec::new(), body, length, endless: false }
+        Self { status, headers: Vec::new(), body, length, endless: false, stalls: false }
     }
 
     /// A registry's error.
@@ -139,6 +141,12 @@ impl Answer {
         self.without_length()
     }
 
+    /// Says nothing more after so many bytes of the body, for as long as the server lives.
+    #[must_use]
+    pub fn stall_after(self, bytes: usize) -> Self {
+        Self { stalls: true, ..self.cut_after(bytes) }
+    }
+
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
@@ -162,6 +170,10 @@ impl Answer {
         while self.endless && !over.load(Ordering::Acquire) {
             stream.write_all(&self.body)?;
         }
-        stream.flush()
+        stream.flush()?;
+        while self.stalls && !over.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }

@@ -3,13 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use dewar_runtime::Error;
-use dewar_runtime::images::{Limits, Progress, Silent, Source, load};
+use dewar_runtime::images::{Limits, Progress, Silent, Source, abandon, load};
 
 use crate::cli::{Globals, Verb};
 use crate::output;
 use crate::output::progress::Bars;
+use crate::signals::Orderly;
 
 #[derive(Debug, Args)]
 pub struct Load {
@@ -37,6 +39,7 @@ impl Verb for Load {
             }
             None => Source::Stream(Box::new(io::stdin())),
         };
+        let _orderly = Orderly::begin(abandon).context("cannot block signals")?;
         let store = globals.runtime()?.images()?;
         let bars = Bars::default();
         let progress: &dyn Progress = if self.quiet { &Silent } else { &bars };

@@ -1,12 +1,13 @@
 //! `dewar pull`, and the pulling of an image that `run` or `create` lacks.
 
 use clap::Args;
-use dewar_runtime::images::{Image, Progress, PullOptions, Reference, Silent, Store, pull as pull_image};
-use dewar_runtime::{Error, ResultExt};
+use dewar_runtime::images::{Image, Progress, PullOptions, Reference, Silent, Store, abandon, pull as pull_image};
+use dewar_runtime::{Error, ErrorKind, ResultExt};
 
 use crate::cli::{Globals, Verb};
 use crate::output;
 use crate::output::progress::Bars;
+use crate::signals::Orderly;
 
 #[derive(Debug, Args)]
 pub struct Pull {
@@ -28,6 +29,7 @@ impl Verb for Pull {
     const EXAMPLES: &'static str = "  dewar pull busybox\n  dewar pull localhost:5000/busybox:1";
 
     fn run(self, globals: &Globals) -> anyhow::Result<u8> {
+        let _orderly = Orderly::begin(abandon).context(|| "Cannot block signals".into())?;
         let store = globals.runtime()?.images()?;
         let reference = Reference::parse(&self.name).map_err(Error::from)?;
         let bars = Bars::default();
@@ -48,11 +50,17 @@ impl Verb for Pull {
 /// Pulls for a container that is about to be made. Progress goes to standard error: the output is the container's.
 pub fn pull_missing(store: &Store, name: &str) -> Result<Image, Error> {
     let reference = Reference::parse(name).map_err(Error::from)?;
+    let orderly = Orderly::begin(abandon).context(|| "Cannot block signals".into())?;
     let bars = Bars::default();
     let pulled = pull_image(store, &reference, &PullOptions::default(), &bars);
     bars.finish();
+    drop(orderly);
     let pulled = pulled.map_err(Error::from);
-    let kind = pulled.as_ref().err().map(Error::kind);
+    // What an image or a registry has wrong is no question of how the command is used.
+    let kind = pulled.as_ref().err().map(|error| match error.kind() {
+        ErrorKind::Invalid => ErrorKind::Internal,
+        kind => kind,
+    });
     match (pulled, kind) {
         (Err(error), Some(kind)) => Err(error).kind(kind, || {
             format!(

@@ -28,6 +28,7 @@ use super::{Digest, Error, Reference};
 use index::{Entry, Index};
 
 pub use remove::{Removed, Use};
+pub use session::abandon;
 pub(super) use session::{NewImage, Session};
 
 /// A layer as it is mounted. Its length is a multiple of 4096.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -10,6 +11,7 @@ use super::super::digest::Hashing;
 use super::super::erofs::{self, LayerError, Limits};
 use super::super::tarball::TarError;
 use super::super::{Digest, Error, Reference, compression, config};
+use super::index::Index;
 use super::{Image, Store, sync_dir};
 
 /// An image that is complete but for its layers, which the session has.
@@ -17,6 +19,24 @@ pub(in super::super) struct NewImage {
     pub(in super::super) config: Vec<u8>,
     pub(in super::super) manifest: Option<Vec<u8>>,
     pub(in super::super) references: Vec<Reference>,
+}
+
+/// The folders of this process's sessions, for [`abandon`]. Held while images are put into the store.
+static AT_WORK: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes what loads and pulls at work have made, for a process that is about to end: none of them comes to an end any
+/// more. Returns when the store is in order.
+pub fn abandon() {
+    let at_work = at_work();
+    for dir in at_work.iter() {
+        // Threads that still make files there begin to fail once it is gone.
+        while fs::remove_dir_all(dir).is_err_and(|e| e.kind() == io::ErrorKind::DirectoryNotEmpty) {}
+    }
+    std::mem::forget(at_work);
+}
+
+fn at_work() -> MutexGuard<'static, Vec<PathBuf>> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Threads may convert different layers of one session at the same time.
@@ -33,9 +53,11 @@ impl<'s> Session<'s> {
         // Whoever cleans up holds this lock too, and so never sees the directory before its flock is taken.
         let _lock = store.lock(FlockOperation::LockExclusive)?;
         let tmp = store.tmp();
+        let mut at_work = at_work();
         let dir = tempfile::tempdir_in(&tmp).map_err(Error::io("create a directory in", &tmp))?;
         let alive = File::open(dir.path()).map_err(Error::io("open", dir.path()))?;
         flock(&alive, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("lock", dir.path())(e.into()))?;
+        at_work.push(dir.path().to_path_buf());
         Ok(Self { store, dir, _alive: alive, limits })
     }
 
@@ -91,7 +113,16 @@ impl<'s> Session<'s> {
     pub(in super::super) fn commit(self, images: Vec<NewImage>) -> Result<Vec<Image>, Error> {
         let store = self.store;
         let _lock = store.lock(FlockOperation::LockExclusive)?;
-        let mut index = store.index()?;
+        let _at_work = at_work();
+        let index = store.index()?;
+        self.publish(images, index).inspect_err(|_| {
+            // What was put there is of no image. When that cannot be removed either, the first error is the one to tell.
+            let _ = store.index().and_then(|index| store.collect(&index));
+        })
+    }
+
+    fn publish(&self, images: Vec<NewImage>, mut index: Index) -> Result<Vec<Image>, Error> {
+        let store = self.store;
         let mut ids = Vec::new();
         for image in images {
             let diff_ids = config::diff_ids(&config::parse(&image.config)?)?;
@@ -137,5 +168,11 @@ impl<'s> Session<'s> {
         });
         written.and_then(|()| fs::rename(&own, &public)).map_err(Error::io("write", &public))?;
         Ok(digest)
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        at_work().retain(|dir| dir != self.dir.path());
     }
 }
