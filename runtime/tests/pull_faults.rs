@@ -18,7 +18,7 @@ const LOCAL: &str = "127.0.0.1";
 
 /// An image of one layer, `some/image:1`.
 fn content() -> (Content, Vec<u8>) {
-    let layer = layer("file", 3_000_000);
+    let layer = layer("file", 300_000);
     let mut content = Content::default();
     content.image("some/image", "1", std::slice::from_ref(&layer));
     (content, layer)
@@ -256,14 +256,14 @@ fn answers_that_are_errors_are_told_apart() {
 fn a_download_that_breaks_off_is_taken_up_again() {
     let tries = AtomicUsize::new(0);
     let (server, layer) = wrong("LAYER", move |_, answer| match tries.fetch_add(1, Ordering::SeqCst) {
-        0 => answer.cut_after(1_000_000),
-        1 => answer.cut_after(500_000),
+        0 => answer.cut_after(100_000),
+        1 => answer.cut_after(50_000),
         _ => answer,
     });
     let pulled = Client::new().pull(&reference(&server), &Silent).unwrap();
     assert_eq!(pulled.image.layers[0].diff_id, Digest::of(&layer));
     let ranges: Vec<_> = server.requests().iter().filter_map(|r| r.header("range").map(str::to_owned)).collect();
-    assert_eq!(ranges, ["bytes=1000000-", "bytes=1500000-"]);
+    assert_eq!(ranges, ["bytes=100000-", "bytes=150000-"]);
 }
 
 #[test]
@@ -274,6 +274,12 @@ fn a_download_that_breaks_off_again_and_again_ends() {
     });
     let error = Client::new().refusal(&reference(&server));
     assert!(matches!(&error, Error::Registry { doing: "download", .. }), "{error:?}");
+
+    for part in ["manifests", "/blobs/"] {
+        let (server, _) = wrong(part, |_, answer| answer.cut_after(10));
+        let error = Client::new().refusal(&reference(&server));
+        assert!(matches!(&error, Error::Registry { .. }), "{error:?}");
+    }
 
     // A registry that starts over does not send the rest.
     let (server, _) = wrong("LAYER", |request, answer| {

@@ -161,7 +161,9 @@ impl Http {
         if let Some(problem) = trust::problem(cause) {
             return Error::Untrusted { registry: self.registry.clone(), problem };
         }
-        Error::Registry { doing, reference: self.reference.clone(), source: io::Error::other(cause.to_string()) }
+        let host = error.url().and_then(Url::host_str).unwrap_or(&self.registry);
+        let source = io::Error::other(format!("{host}: {cause}"));
+        Error::Registry { doing, reference: self.reference.clone(), source }
     }
 
     pub(super) fn nonsense(&self, problem: &str) -> Error {

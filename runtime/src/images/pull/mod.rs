@@ -70,11 +70,9 @@ pub fn pull(
     let before = store.resolve(&reference.canonical()).ok().map(|image| image.id);
     let session = Session::begin(store, options.limits)?;
     let registry = Registry::new(reference, options)?;
-    progress.event(Event::Message(&format!(
-        "Pulling {} from {}",
-        reference.version(),
-        reference.familiar_repository()
-    )));
+    let version = reference.version().to_string();
+    let version = version.trim_start_matches([':', '@']);
+    progress.event(Event::Message(&format!("{version}: Pulling from {}", reference.familiar_repository())));
     let (top, bytes) = registry.manifest(reference)?;
     let bytes = choose(&registry, reference, bytes)?;
     let manifest: ImageManifest = read_json(&bytes, "manifest")?;

@@ -74,7 +74,7 @@ impl Trust {
         // What of it cannot be read is as if it were not there: most hosts have some that are of no use.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(self.authorities.iter().cloned());
-        // No authorities at all: then nobody is believed.
+        // This fails when there are none at all.
         let chains = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().ok();
         let verifier = Verifier { chains, pinned: self.authorities, provider: Arc::clone(&provider) };
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -97,6 +97,9 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| Error::Certificate { path: path.to_path_buf() })
 }
 
+/// There is nobody to believe. Nothing else here fails like this.
+const NO_AUTHORITIES: CertificateError = CertificateError::ApplicationVerificationFailure;
+
 /// Believes chains of certificates, and a certificate that was laid down itself.
 #[derive(Debug)]
 struct Verifier {
@@ -115,7 +118,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-        let Some(chains) = &self.chains else { return Err(CertificateError::UnknownIssuer.into()) };
+        let Some(chains) = &self.chains else { return Err(NO_AUTHORITIES.into()) };
         let outcome = chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match outcome {
             Err(rustls::Error::InvalidCertificate(
@@ -172,6 +175,9 @@ fn describe(problem: &CertificateError) -> String {
         BadSignature => "its authority is not the one that this host knows by that name".to_owned(),
         Expired | ExpiredContext { .. } => "it has expired".to_owned(),
         NotValidForName | NotValidForNameContext { .. } => "it is for another name".to_owned(),
+        problem if *problem == NO_AUTHORITIES => {
+            "this host knows no authorities at all (the package ca-certificates has them)".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use dewar_test_registry::{Authority, Content, Demand, Guard, PASSWORD, Server, USER};
 
 use crate::archive::Layer;
-use crate::{Finished, Host, Outcome};
+use crate::{Finished, Host, Outcome, Session};
 
 pub fn run(host: &Host) -> Result<Outcome> {
     let dir = tempfile::Builder::new().prefix("dw").tempdir()?;
@@ -22,6 +22,8 @@ pub fn run(host: &Host) -> Result<Outcome> {
     let server = Server::start(Some(certified.server(None)?), move |request| guard.answer(request, |r| content.answer(r)))?;
 
     pull(&host, dir.path(), &server)?.exits(1)?.complains("is not trusted")?.complains("certs.d/docker.io/ca.crt")?;
+    let bare = session(&host, dir.path(), &server)?.env("SSL_CERT_FILE", "/none").env("SSL_CERT_DIR", "/none");
+    bare.finish()?.exits(1)?.complains("knows no authorities at all")?.complains("ca-certificates")?;
     let folder = dir.path().join("config/containers/certs.d/docker.io");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("ca.crt"), authority.certificate())?;
@@ -55,14 +57,19 @@ pub fn run(host: &Host) -> Result<Outcome> {
 }
 
 fn pull(host: &Host, dir: &Path, server: &Server) -> Result<Finished> {
+    session(host, dir, server)?.finish()
+}
+
+fn session(host: &Host, dir: &Path, server: &Server) -> Result<Session> {
     let path = std::env::var("PATH")?;
-    host.dewar(&["pull", "-q", "small"])
+    let session = host
+        .dewar(&["pull", "-q", "small"])
         .env("HTTPS_PROXY", format!("http://{}", server.address()))
         .env("NO_PROXY", "")
         .env("XDG_CONFIG_HOME", dir.join("config"))
         .env("DOCKER_CONFIG", dir.join("docker"))
-        .env("PATH", format!("{}:{path}", dir.join("bin").display()))
-        .finish()
+        .env("PATH", format!("{}:{path}", dir.join("bin").display()));
+    Ok(session)
 }
 
 /// A credential helper of the name that the configuration has.
