@@ -173,6 +173,26 @@ fn a_layer_that_is_removed_during_a_load_is_not_lost() {
 }
 
 #[test]
+fn a_commit_that_fails_takes_back_what_it_had_put_there() {
+    let fixture = Fixture::new();
+    fixture.image(&["one"], &["a"]);
+    let count = || ["layers", "blobs/sha256", "tmp"].map(|dir| fixture.files(dir));
+    let before = count();
+    // The new index cannot be written.
+    let obstacle = fixture.store.root().join("images.json.new");
+    fs::create_dir(&obstacle).unwrap();
+    let session = Session::begin(&fixture.store, Limits::default()).unwrap();
+    let layer = tar(&[("b", b"b")]);
+    session.convert(&Digest::of(&layer), layer.as_slice()).unwrap();
+    let config = super::super::fixture::config(&[layer], "new");
+    let new = NewImage { config, manifest: Some(b"{}".to_vec()), references: vec![] };
+    assert!(matches!(session.commit(vec![new]), Err(Error::Io { .. })));
+    fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(count(), before);
+    assert_eq!(fixture.store.list().unwrap().len(), 1);
+}
+
+#[test]
 fn a_pin_keeps_removals_waiting() {
     let fixture = Fixture::new();
     let pin = fixture.store.pin().unwrap();
