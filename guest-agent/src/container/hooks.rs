@@ -1,5 +1,5 @@
-//! Hooks that run in the guest: `startContainer`, whose programs lie in the container. Those of the host's moments are the
-//! host's to run and mean nothing here; `createContainer` would have to run programs of the host in here.
+//! Hooks that run in the guest: `startContainer`, whose programs lie in the container. The programs of all others lie on the
+//! host, which runs them; they mean nothing here.
 
 use std::{ffi::CString, time::Duration};
 
@@ -21,14 +21,9 @@ pub struct Hook {
 /// The hooks that run in the guest, in their order.
 ///
 /// # Errors
-/// `Unsupported` for createContainer hooks, `Invalid` for hooks that cannot be run.
+/// `Invalid` for hooks that cannot be run.
 pub fn from_spec(hooks: Option<&runtime::Hooks>) -> Result<Vec<Hook>> {
     let Some(hooks) = hooks else { return Ok(Vec::new()) };
-    if hooks.create_container().as_ref().is_some_and(|hooks| !hooks.is_empty()) {
-        return Err(Failure::unsupported(
-            "createContainer hooks are not supported: their programs lie on the host and would have to run in the guest",
-        ));
-    }
     hooks.start_container().iter().flatten().map(hook).collect()
 }
 
@@ -69,7 +64,7 @@ mod tests {
     fn hooks_of_the_start_are_read_and_those_of_the_host_passed_over() {
         let hooks = read(
             r#"{"prestart":[{"path":"/x"}],"createRuntime":[{"path":"/x"}],"poststop":[{"path":"/x"}],
-                "createContainer":[],
+                "createContainer":[{"path":"/x"}],
                 "startContainer":[{"path":"/bin/h","args":["h","-v"],"env":["A=b"],"timeout":5},{"path":"/bin/i"}]}"#,
         )
         .expect("valid");
@@ -80,7 +75,6 @@ mod tests {
 
     #[test]
     fn hooks_that_cannot_run_are_refused() {
-        assert_eq!(read(r#"{"createContainer":[{"path":"/x"}]}"#), Err(ErrorKind::Unsupported));
         assert_eq!(read(r#"{"startContainer":[{"path":"x"}]}"#), Err(ErrorKind::Invalid));
         assert_eq!(read(r#"{"startContainer":[{"path":"/x","timeout":0}]}"#), Err(ErrorKind::Invalid));
         assert_eq!(read(r#"{"startContainer":[{"path":"/x","env":["a\u0000b"]}]}"#), Err(ErrorKind::Invalid));

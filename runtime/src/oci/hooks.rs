@@ -1,10 +1,13 @@
 //! Hooks that run on the host (OCI runtime specification, config.md, POSIX-platform Hooks): prestart, createRuntime,
-//! poststart and poststop. startContainer's run in the guest, by the agent.
+//! createContainer, poststart and poststop. startContainer's run in the guest, by the agent.
+//!
+//! The path of a createContainer hook resolves in the runtime's namespace, where its program and libraries are: the guest has
+//! neither. It runs in the namespaces of the process that stands for the container on the host ([`super::view`]).
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::signals;
 use super::state::State;
 use crate::{Error, ErrorKind, ResultExt};
 
@@ -37,8 +41,25 @@ pub struct Hook {
 pub(super) struct Hooks {
     pub prestart: Vec<Hook>,
     pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
     pub poststart: Vec<Hook>,
     pub poststop: Vec<Hook>,
+}
+
+/// The names of their lists.
+const ON_THE_HOST: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+
+impl Hooks {
+    fn all(&self) -> impl Iterator<Item = &Hook> {
+        [&self.prestart, &self.create_runtime, &self.create_container, &self.poststart, &self.poststop]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether some run before the container is created, who may ask for its state.
+    pub(super) fn is_early(&self) -> bool {
+        !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty())
+    }
 }
 
 /// When hooks run, and what their failure means.
@@ -46,6 +67,7 @@ pub(super) struct Hooks {
 pub(super) enum Moment {
     Prestart,
     CreateRuntime,
+    CreateContainer,
     Poststart,
     Poststop,
 }
@@ -55,6 +77,7 @@ impl Moment {
         match self {
             Self::Prestart => "prestart",
             Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
             Self::Poststart => "poststart",
             Self::Poststop => "poststop",
         }
@@ -67,7 +90,7 @@ impl Moment {
 /// [`ErrorKind::Invalid`] for one without an absolute path or with a timeout that is none.
 pub(super) fn take(spec: &mut Value) -> Result<Hooks, Error> {
     let Some(section) = spec.get_mut("hooks").and_then(Value::as_object_mut) else { return Ok(Hooks::default()) };
-    let host: serde_json::Map<String, Value> = ["prestart", "createRuntime", "poststart", "poststop"]
+    let host: serde_json::Map<String, Value> = ON_THE_HOST
         .iter()
         .filter_map(|name| {
             section.remove(*name).filter(|value| !value.is_null()).map(|value| ((*name).to_owned(), value))
@@ -75,7 +98,7 @@ pub(super) fn take(spec: &mut Value) -> Result<Hooks, Error> {
         .collect();
     let hooks: Hooks =
         serde_json::from_value(Value::Object(host)).kind(ErrorKind::Invalid, || "hooks do not parse".into())?;
-    for hook in [&hooks.prestart, &hooks.create_runtime, &hooks.poststart, &hooks.poststop].into_iter().flatten() {
+    for hook in hooks.all() {
         let path = hook.path.display();
         if !hook.path.is_absolute() {
             return Err(Error::new(ErrorKind::Invalid, format!("the hook {path} has no absolute path")));
@@ -92,14 +115,14 @@ pub(super) fn state_json(state: &State) -> Vec<u8> {
     serde_json::to_vec(state).unwrap_or_default()
 }
 
-/// Runs hooks in their order, with the state on standard input.
+/// Runs hooks in their order, in the bundle's folder, with the state on standard input.
 ///
 /// # Errors
 /// The first failure, which ends the row; after the container's start or end hooks that fail are warned of, and the
 /// others run all the same.
-pub(super) fn run(moment: Moment, hooks: &[Hook], state: &[u8]) -> Result<(), Error> {
+pub(super) fn run(moment: Moment, hooks: &[Hook], bundle: &Path, state: &[u8]) -> Result<(), Error> {
     for (number, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, state).map_err(|error| {
+        let result = run_one(hook, bundle, state).map_err(|error| {
             let text = format!("error running {} hook #{number}: {}", moment.as_str(), error.chain());
             Error::new(ErrorKind::Internal, text)
         });
@@ -113,7 +136,7 @@ pub(super) fn run(moment: Moment, hooks: &[Hook], state: &[u8]) -> Result<(), Er
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8]) -> Result<(), Error> {
+fn run_one(hook: &Hook, bundle: &Path, state: &[u8]) -> Result<(), Error> {
     let name = hook.path.display();
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
@@ -126,6 +149,9 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<(), Error> {
     let mut messages = tempfile::tempfile().context(|| "Cannot make a temporary file".into())?;
     let copy = messages.try_clone().context(|| "Cannot duplicate a descriptor".into())?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(copy).process_group(0);
+    // After the container's end there may be no bundle left.
+    command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
+    signals::unblocked(&mut command);
     let mut child = command.spawn().context(|| format!("cannot run {name}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read its state breaks the pipe, which is its own affair.
@@ -180,10 +206,15 @@ mod tests {
 
     #[test]
     fn hooks_read_the_state_in_their_own_environment_and_their_failure_is_told() {
-        run(Moment::Prestart, &[shell("test $A = 1 && grep -q box", None)], b"{\"id\":\"box\"}").expect("works");
-        let error = run(Moment::CreateRuntime, &[shell("echo why >&2; exit 3", Some(10))], b"{}").expect_err("fails");
+        run(Moment::Prestart, &[shell("test $A = 1 && grep -q box", None)], Path::new("/"), b"{\"id\":\"box\"}")
+            .expect("works");
+        let error = run(Moment::CreateRuntime, &[shell("echo why >&2; exit 3", Some(10))], Path::new("/"), b"{}")
+            .expect_err("fails");
         assert!(error.chain().contains("createRuntime hook #0") && error.chain().contains("why"), "{}", error.chain());
-        assert!(run(Moment::Prestart, &[shell("cat >/dev/null; read x < /dev/zero", Some(1))], b"{}").is_err());
+        assert!(
+            run(Moment::Prestart, &[shell("cat >/dev/null; read x < /dev/zero", Some(1))], Path::new("/"), b"{}")
+                .is_err()
+        );
     }
 
     #[test]
@@ -191,16 +222,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let made = dir.path().join("made");
         let hooks = [shell("exit 1", None), shell(&format!(": > {}", made.display()), None)];
-        run(Moment::Poststop, &hooks, b"{}").expect("only warned of");
+        run(Moment::Poststop, &hooks, &dir.path().join("gone"), b"{}").expect("only warned of");
         assert!(made.exists());
     }
 
     #[test]
     fn the_host_s_hooks_leave_the_guest_s_specification() {
-        let mut spec =
-            serde_json::json!({"hooks": {"prestart": [{"path": "/bin/true"}], "startContainer": [{"path": "/x"}]}});
+        let mut spec = serde_json::json!({"hooks": {"prestart": [{"path": "/bin/true"}], "createContainer": [{"path": "/y"}], "startContainer": [{"path": "/x"}]}});
         let hooks = take(&mut spec).expect("valid");
-        assert_eq!(hooks.prestart.len(), 1);
+        assert_eq!((hooks.prestart.len(), hooks.create_container.len()), (1, 1));
         assert_eq!(spec, serde_json::json!({"hooks": {"startContainer": [{"path": "/x"}]}}));
         for wrong in [r#"{"path":"true"}"#, r#"{"path":"/bin/true","timeout":0}"#, "{}"] {
             let hook: Value = serde_json::from_str(wrong).expect("JSON");

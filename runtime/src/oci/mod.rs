@@ -293,7 +293,7 @@ impl Oci {
         record.started = true;
         folder.write(&record)?;
         let state = hooks::state_json(&record.state(record.status()));
-        hooks::run(hooks::Moment::Poststart, &record.poststart, &state)
+        hooks::run(hooks::Moment::Poststart, &record.poststart, &record.bundle, &state)
     }
 
     /// # Errors
@@ -381,7 +381,7 @@ impl Oci {
         }
         self.clean(&folder, &record)?;
         let state = hooks::state_json(&record.state(Status::Stopped));
-        hooks::run(hooks::Moment::Poststop, &record.poststop, &state)
+        hooks::run(hooks::Moment::Poststop, &record.poststop, &record.bundle, &state)
     }
 
     /// Takes away what a container whose process has ended leaves on the host.
@@ -389,7 +389,7 @@ impl Oci {
         if let Some(cgroup) = &record.cgroup {
             let is_other = |other: &Record| other.id != record.id && other.sandbox == record.sandbox;
             let lives = |other: &Record| is_other(other) && other.process().is_some();
-            cgroup.delete(cgroup.is_unit() && state::list(&self.root)?.iter().any(lives))?;
+            cgroup.delete(state::list(&self.root)?.iter().any(lives))?;
         }
         fs::remove_dir_all(&folder.path).context(|| format!("Cannot remove {}", folder.path.display()))
     }

@@ -54,25 +54,10 @@ pub fn run() -> ExitCode {
     // SAFETY: descriptor 0 is this process's standard input, which nothing else uses.
     let starter = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     let mut starter = Wire::new(starter);
-    let running = match create(&mut starter) {
-        Ok(running) => running,
-        Err(error) => {
-            let refused: Result<Created, ControlError> = Err(ControlError::from(&error));
-            let _ = starter.send(&refused, &[]);
-            return ExitCode::FAILURE;
-        }
-    };
-    let shares = running.plan.shares.clone();
-    let created: Result<Created, ControlError> = Ok(Created { notice: running.joined.notice.clone() });
-    if let Err(error) = running.watch() {
-        eprintln!("dewar-supervisor: {}", error.chain());
-        return ExitCode::FAILURE;
-    }
-    if let Err(error) = view::enter(&shares) {
-        // Without privileges there is no namespace to be had; and nobody who could enter it.
-        eprintln!("dewar-supervisor: the container's view of the filesystem is not shown: {error}");
-    }
-    if starter.send(&created, &[]).is_err() {
+    let created = create(&mut starter).and_then(Running::watch).and_then(Settling::finish);
+    let created = created.map_err(|error| ControlError::from(&error));
+    let failed = created.is_err();
+    if starter.send(&created, &[]).is_err() || failed {
         return ExitCode::FAILURE;
     }
     drop(starter);
@@ -90,6 +75,16 @@ struct Running {
     process: Process,
     console: Option<Console>,
     stderr: Option<OwnedFd>,
+    folder: Folder,
+    record: Record,
+}
+
+/// What is left to do when the container is made in the guest and watched over.
+struct Settling {
+    plan: Plan,
+    notice: Option<String>,
+    folder: Folder,
+    record: Record,
 }
 
 fn create(starter: &mut Wire) -> Result<Running, Error> {
@@ -176,8 +171,8 @@ fn start(
     let folder = Folder { path: request.folder.clone() };
     folder.write(&record)?;
     let state = hooks::state_json(&record.state(Status::Creating));
-    hooks::run(hooks::Moment::Prestart, &plan.hooks.prestart, &state)?;
-    hooks::run(hooks::Moment::CreateRuntime, &plan.hooks.create_runtime, &state)?;
+    hooks::run(hooks::Moment::Prestart, &plan.hooks.prestart, &plan.bundle, &state)?;
+    hooks::run(hooks::Moment::CreateRuntime, &plan.hooks.create_runtime, &plan.bundle, &state)?;
     if plan.network != HostNetwork::Host {
         network::check_own()?;
     }
@@ -214,12 +209,10 @@ fn start(
             return Err(error);
         }
     }
-    record.creating = false;
     record.engine = joined.engine;
     record.vcpus = joined.vcpus;
     record.memory_mib = joined.memory_mib;
-    folder.write(&record)?;
-    Ok(Running { plan: plan.clone(), joined, sandbox, link, process, console, stderr })
+    Ok(Running { plan: plan.clone(), joined, sandbox, link, process, console, stderr, folder, record })
 }
 
 /// What the server is given of a share. Who may not copy mounts shares the directory as it is.
@@ -318,7 +311,7 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         vcpus: plan.sandbox.vcpus,
         memory_mib: plan.sandbox.memory_mib,
         creating: true,
-        early_hooks: !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()),
+        early_hooks: plan.hooks.is_early(),
         started: false,
         paused: false,
         poststart: plan.hooks.poststart.clone(),
@@ -331,8 +324,8 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
 
 impl Running {
     /// Starts the threads that pass signals on and wait for the end, which ends this process.
-    fn watch(self) -> Result<(), Error> {
-        let Self { plan, sandbox, link, process, console, stderr, .. } = self;
+    fn watch(self) -> Result<Settling, Error> {
+        let Self { plan, joined, sandbox, link, process, console, stderr, folder, record } = self;
         let reference = ProcessRef { container: plan.id.clone(), exec: None };
         let terminal = console.is_some();
         pass_signals(sandbox.clone(), reference.clone(), console)?;
@@ -351,7 +344,36 @@ impl Running {
             finish(exit, link, &process, &stderr)
         };
         std::thread::Builder::new().name("wait".into()).spawn(wait).context(|| "Cannot start a thread".into())?;
-        Ok(())
+        Ok(Settling { plan, notice: joined.notice, folder, record })
+    }
+}
+
+impl Settling {
+    /// Runs the hooks that belong between the making of the mounts and the change of the root, and tells of a container
+    /// that is created. Threads that were started before keep the host's view of the filesystem.
+    fn finish(mut self) -> Result<Created, Error> {
+        let hooks = &self.plan.hooks.create_container;
+        let view = match view::show(&self.plan.shares) {
+            Ok(view) => Some(view),
+            Err(error) if hooks.is_empty() => {
+                // Without privileges there is no namespace to be had; and nobody who could enter it.
+                eprintln!("dewar-supervisor: the container's view of the filesystem is not shown: {error}");
+                None
+            }
+            Err(error) => {
+                return Err(error)
+                    .context(|| "Cannot make the mount namespace that createContainer hooks run in".into());
+            }
+        };
+        let state = hooks::state_json(&self.record.state(Status::Creating));
+        hooks::run(hooks::Moment::CreateContainer, hooks, &self.plan.bundle, &state)?;
+        self.record.creating = false;
+        // From the container's root the folder is not to be reached.
+        self.folder.write(&self.record)?;
+        if let Some(Err(error)) = view.map(|view| view.pivot()) {
+            eprintln!("dewar-supervisor: the container's root is not this process's: {error}");
+        }
+        Ok(Created { notice: self.notice })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Signals as events: blocked in every thread, taken by one.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Blocks all signals in this thread and in those that it starts from now on.
 ///
@@ -29,6 +31,23 @@ fn block(set: libc::sigset_t) -> io::Result<()> {
     // SAFETY: the set is a valid object, the old one is not asked for.
     let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+/// Has a command begin with no signal blocked, whatever is blocked here.
+pub(super) fn unblocked(command: &mut Command) {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the whole set and cannot fail on a valid pointer.
+    let set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    };
+    let unblock = move || {
+        // SAFETY: the set is a valid object, the old one is not asked for.
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+        if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+    };
+    // SAFETY: the closure makes one system call and touches no memory of others.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// The next signal.

@@ -1,7 +1,7 @@
 //! What the container's process on the host sees of the filesystem: the container's root, with its bind mounts.
 //!
 //! Engines enter that process's mount namespace to copy into a running container (`podman cp`), and read its root through
-//! procfs. They must find the container there, and not the host.
+//! procfs. They must find the container there, and not the host. createContainer hooks run before its root is changed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -16,9 +16,15 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::bundle::Share;
 
-/// Puts the calling thread into a mount namespace of its own whose root is the container's. `shares`: the root first.
-pub(super) fn enter(shares: &[Share]) -> Result<(), Errno> {
-    let Some((root, binds)) = shares.split_first() else { return Ok(()) };
+/// A mount namespace of the calling thread's own, in which the container's files lie where its bundle has its root.
+#[derive(Debug)]
+pub(super) struct View {
+    root: OwnedFd,
+}
+
+/// Puts the calling thread into such a namespace. `shares`: the root first.
+pub(super) fn show(shares: &[Share]) -> Result<View, Errno> {
+    let (root, binds) = shares.split_first().ok_or(Errno::INVAL)?;
     // SAFETY: a mount namespace and the filesystem context it implies hold no memory or descriptors of other threads.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
@@ -31,10 +37,17 @@ pub(super) fn enter(shares: &[Share]) -> Result<(), Errno> {
             let _ = move_mount(&tree, "", &target, "", flags);
         }
     }
-    fchdir(&root_tree)?;
-    pivot_root(".", ".")?;
-    unmount(".", UnmountFlags::DETACH)?;
-    rustix::process::chdir("/")
+    Ok(View { root: root_tree })
+}
+
+impl View {
+    /// Makes the container's root the namespace's.
+    pub(super) fn pivot(&self) -> Result<(), Errno> {
+        fchdir(&self.root)?;
+        pivot_root(".", ".")?;
+        unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::chdir("/")
+    }
 }
 
 /// A copy of the mount that is shared, attached nowhere.

@@ -1,19 +1,35 @@
-//! createContainer runs at `create`, in the container's namespaces and on the runtime's files.
+//! createContainer runs at `create`, when the mount points are made, in the container's namespaces and on the runtime's files.
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use std::fs;
 
-use crate::{Host, skip};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Host;
 
 pub fn run(host: &Host) -> Result<()> {
+    let volume = host.folder().join("volume");
+    fs::create_dir(&volume)?;
+    fs::write(volume.join("given"), "")?;
     let mut bundle = host.bundle()?;
-    let script = "cat /proc/sys/kernel/hostname >seen-by-hook";
+    bundle.bind(&volume, "/made", &[]);
+    // The namespaces are the process's; the mount point is made, and its mount in these namespaces alone.
+    let script = format!(
+        "cat >{0}/told; for kind in net mnt; do readlink /proc/self/ns/$kind; done >{0}/namespaces; \
+         test -e rootfs/made/given && echo seen >rootfs/seen-by-hook",
+        host.folder().display()
+    );
     bundle.set("/hooks/createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
-    let (finished, mut container) = bundle.script("echo ran").try_create(&[])?;
-    if finished.code != 0 && host.own_kernel()? {
-        return skip(format!("refused: {}", finished.err.trim()));
+    let mut container = bundle.script("cat /seen-by-hook").create()?;
+    ensure!(!bundle.rootfs("/made/given").exists(), "the container's mount is in the host's namespace");
+    let state: Value = serde_json::from_str(&fs::read_to_string(host.folder().join("told"))?)?;
+    ensure!(state["id"] == container.id && ["creating", "created"].contains(&state["status"].as_str().unwrap_or_default()), "{state}");
+    let namespaces = fs::read_to_string(host.folder().join("namespaces"))?;
+    let seen: Vec<&str> = namespaces.lines().collect();
+    for (kind, seen) in ["net", "mnt"].into_iter().zip(seen) {
+        let own = fs::read_link(format!("/proc/{}/ns/{kind}", container.pid)).context("the process has no namespaces")?;
+        ensure!(own.to_str() == Some(seen), "the hook's {kind} namespace is {seen}, the container's {}", own.display());
     }
-    finished.success()?;
-    ensure!(container.run()? == "ran\n");
+    ensure!(container.run()? == "seen\n");
     Ok(())
 }

@@ -10,20 +10,21 @@ use crate::Host;
 pub fn run(host: &Host) -> Result<()> {
     let log = host.folder().join("log");
     let mut bundle = host.bundle()?;
-    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         bundle.set(&format!("/hooks/{kind}"), hook(&format!("echo {kind} >>{}", log.display())));
     }
     bundle.script("echo up; exec sleep 1000");
     let read = || fs::read_to_string(&log).unwrap_or_default();
     let mut container = bundle.create()?;
-    ensure!(read() == "prestart\ncreateRuntime\n", "after create: {}", read());
+    ensure!(read() == "prestart\ncreateRuntime\ncreateContainer\n", "after create: {}", read());
     container.start()?;
     container.says("up")?;
-    ensure!(read() == "prestart\ncreateRuntime\npoststart\n", "after start: {}", read());
+    ensure!(read() == "prestart\ncreateRuntime\ncreateContainer\npoststart\n", "after start: {}", read());
     container.kill("KILL")?;
     container.wait()?;
     container.call(&["delete"])?.success()?;
-    ensure!(read() == "prestart\ncreateRuntime\npoststart\npoststop\n", "after delete: {}", read());
+    let all = "prestart\ncreateRuntime\ncreateContainer\npoststart\npoststop\n";
+    ensure!(read() == all, "after delete: {}", read());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Host;
 
 pub fn run(host: &Host) -> Result<()> {
-    for kind in ["prestart", "createRuntime"] {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
         let mut bundle = host.bundle()?;
         bundle.set(&format!("/hooks/{kind}"), hook("exit 3"));
         bundle.is_refused()?;
