@@ -10,15 +10,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use super::state::wait_end;
 use super::systemd::{self, Manager, Property, Unit};
 use crate::{Error, ErrorKind, ResultExt};
 
 /// What the guest's kernel, the VMM and the servers may use beside the container's own limit, in bytes.
 pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
+/// What the processes of a machine that ends get to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(1);
 /// Threads of a machine's processes that come on top of the vCPUs'.
 pub(super) const TASKS: u64 = 512;
 
@@ -155,13 +161,8 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Whether to end it is to end what is in it.
-    pub(super) fn is_unit(&self) -> bool {
-        self.unit.is_some()
-    }
-
-    /// Removes what was made. Groups that others were put into meanwhile stay, and a unit whose machine `others` use:
-    /// systemd removes that with its last process.
+    /// Removes what was made, when the processes of a machine that is ending are gone. Groups that others were put into
+    /// meanwhile stay, and a unit whose machine `others` use: systemd removes that with its last process.
     pub(super) fn delete(&self, others: bool) -> Result<(), Error> {
         let stopped = match &self.unit {
             Some(unit) if !(others && self.is_populated()) => {
@@ -169,9 +170,28 @@ impl HostCgroup {
             }
             _ => Ok(()),
         };
+        if !others {
+            self.wait_empty(Instant::now() + PATIENCE);
+        }
         self.remove()?;
         // A systemd that has gone leaves nothing to be sorry for.
         if self.groups.iter().any(|group| group.path.exists()) { stopped } else { Ok(()) }
+    }
+
+    fn wait_empty(&self, deadline: Instant) {
+        for procs in self.groups.iter().map(|group| group.path.join("cgroup.procs")) {
+            let member = || fs::read_to_string(&procs).ok()?.lines().next()?.parse().ok();
+            while let Some(pid) = member() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+                match process {
+                    Some(process) if !wait_end(&process, left) => return,
+                    // It has ended; the kernel may take a moment more to take it out of its group.
+                    _ if left.is_zero() => return,
+                    _ => std::thread::sleep(MOMENT),
+                }
+            }
+        }
     }
 
     fn is_populated(&self) -> bool {
