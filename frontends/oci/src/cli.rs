@@ -24,7 +24,7 @@ pub struct Cli {
     /// Have systemd make the container's cgroup; cgroupsPath is slice:prefix:name
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// The same in crun's words
+    /// The same in crun's words; with disabled there is no cgroup on the host
     #[arg(long, value_enum, value_name = "MANAGER")]
     pub cgroup_manager: Option<CgroupManager>,
     /// Whether to ignore that cgroups cannot be written; needs nothing here, where it is found out
@@ -47,6 +47,7 @@ pub enum LogFormat {
 pub enum CgroupManager {
     Cgroupfs,
     Systemd,
+    Disabled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

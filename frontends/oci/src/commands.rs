@@ -19,7 +19,13 @@ pub fn run(cli: Cli, log: &Log) -> Result<u8, Error> {
     let Some(command) = cli.command else {
         return Err(Error::new(ErrorKind::Invalid, "no command is given: see dewar-oci --help"));
     };
-    let oci = Oci::open(cli.root.as_deref(), cli.systemd_cgroup || cli.cgroup_manager == Some(CgroupManager::Systemd))?;
+    let cgroups = match cli.cgroup_manager {
+        Some(CgroupManager::Disabled) => oci::CgroupManager::Disabled,
+        Some(CgroupManager::Systemd) => oci::CgroupManager::Systemd,
+        _ if cli.systemd_cgroup => oci::CgroupManager::Systemd,
+        _ => oci::CgroupManager::Files,
+    };
+    let oci = Oci::open(cli.root.as_deref(), cgroups)?;
     log.debug(&format!("{command:?}"));
     match command {
         Command::Create(make) => {

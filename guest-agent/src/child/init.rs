@@ -72,6 +72,7 @@ impl Init<'_> {
         }
         self.seal(&root)?;
         pivot(root.fd()).doing(|| "Entering the root filesystem failed".into())?;
+        mounts::propagate_root(plan.root_change)?;
         who.own_streams()?;
         let hooks = Hooks::prepare(&plan.hooks, &plan.hook_state)?;
         credentials::set_personality(plan.personality)?;

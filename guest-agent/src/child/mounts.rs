@@ -168,9 +168,21 @@ fn change(tree: impl AsFd, change: Change) -> std::io::Result<()> {
         .try_for_each(|(step, recursive)| set_attributes(tree.as_fd(), *recursive, step))
 }
 
-/// Changes the root mount itself.
+/// Changes the root mount itself. Its propagation has to wait: what is shared cannot be pivoted to.
 pub fn change_root(root: BorrowedFd<'_>, root_change: Change) -> Result<()> {
-    change(root, root_change).doing(|| "Changing the root mount failed".into())
+    let attributes = Change { propagation: 0, ..root_change };
+    change(root, attributes).doing(|| "Changing the root mount failed".into())
+}
+
+/// Sets the propagation of the root, when it is this process's.
+pub fn propagate_root(root_change: Change) -> Result<()> {
+    if root_change.propagation == 0 {
+        return Ok(());
+    }
+    let failed = || "Changing the root mount's propagation failed".to_owned();
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(failed)?;
+    let Change { propagation, propagation_recursive, .. } = root_change;
+    change(root, Change { propagation, propagation_recursive, ..Change::default() }).doing(failed)
 }
 
 fn copy(source: BorrowedFd<'_>, recursive: bool) -> rustix::io::Result<OwnedFd> {

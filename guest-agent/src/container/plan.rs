@@ -65,7 +65,9 @@ impl Plan {
             return Err(Failure::invalid("An init of the container's own needs a PID namespace"));
         }
         let read_only = spec.root.as_ref().and_then(|root| root.readonly).unwrap_or(false);
-        let seccomp = linux.seccomp().as_ref().map(Program::compile).transpose();
+        let asked = spec.annotations.as_ref().and_then(|all| all.get("run.oci.seccomp_fail_unknown_syscall"));
+        let strict = asked.is_some_and(|value| value != "0");
+        let seccomp = linux.seccomp().as_ref().map(|section| Program::compile(section, strict)).transpose();
         Ok(Self {
             process: ProcessPlan::from_spec(&process, &request.user, Role::Init)?,
             hostname: name(spec.hostname.as_ref(), namespaces.uts)?,

@@ -3,6 +3,7 @@
 //! have the specification's names, and no regular expression is needed for a list of CPUs: the agent is copied twice at each
 //! start, and an engine for those would be a fifth of it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use dewar_protocol::ErrorKind;
@@ -23,6 +24,7 @@ pub struct Spec {
     pub domainname: Option<String>,
     pub mounts: Option<Vec<Mount>>,
     pub hooks: Option<Hooks>,
+    pub annotations: Option<HashMap<String, String>>,
     pub linux: Option<Linux>,
 }
 

@@ -35,6 +35,8 @@ pub enum SeccompError {
     ErrnoNotTaken { action: String },
     #[error("Errno {value} of linux.seccomp is above 4095")]
     ErrnoRange { value: u32 },
+    #[error("linux.seccomp names the system call {name:?}, which is unknown")]
+    UnknownCall { name: String },
     #[error("A condition of linux.seccomp names argument {index}: there are arguments 0 to 5")]
     ArgumentIndex { index: usize },
     #[error("The filter of linux.seccomp takes {length} instructions, and the kernel takes at most {MAX_INSTRUCTIONS}")]
@@ -50,12 +52,16 @@ pub struct Program {
 }
 
 impl Program {
-    /// Compiles the section.
+    /// Compiles the section; `strict`: names that no table knows are an error, as crun has it by an annotation.
     ///
     /// # Errors
     /// Any [`SeccompError`].
-    pub fn compile(seccomp: &LinuxSeccomp) -> Result<Self, SeccompError> {
+    pub fn compile(seccomp: &LinuxSeccomp, strict: bool) -> Result<Self, SeccompError> {
         let policy = Policy::read(seccomp)?;
+        let mut names = policy.entries.iter().flat_map(|entry| entry.names);
+        if let Some(name) = names.find(|name| strict && !numbers::is_known(name)) {
+            return Err(SeccompError::UnknownCall { name: name.clone() });
+        }
         let filter = bpf::generate(&policy);
         let length = filter.len();
         let length = u16::try_from(length)

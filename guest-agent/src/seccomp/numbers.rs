@@ -85,6 +85,11 @@ const CONTAINED: [(&str, u32, u32); 32] = [
     ("socketpair", SOCKETCALL, 8),
 ];
 
+/// Whether any way into the kernel has a call of this name.
+pub(super) fn is_known(name: &str) -> bool {
+    [x86_64, x32, i386].iter().any(|table| table(name).is_some()) || i386_container(name).is_some()
+}
+
 pub(super) fn x86_64(name: &str) -> Option<u32> {
     find(&x86_64::NUMBERS, name)
 }

@@ -127,7 +127,10 @@ impl Plan {
         let annotations = annotations(&spec);
         let resources = take_resources(&mut spec)?;
         let sandbox = machine(&spec, &annotations, resources.as_ref())?;
-        let process = spec.get("process").ok_or_else(|| invalid("config.json has no process"))?;
+        let process = spec.get_mut("process").ok_or_else(|| invalid("config.json has no process"))?;
+        if annotations.get("run.oci.keep_original_groups").is_some_and(|value| value != "0") {
+            keep_groups(process)?;
+        }
         let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         let hooks = hooks::take(&mut spec)?;
         let encoded = |value: &Value| serde_json::to_vec(value).context(|| "Cannot encode a specification".into());
@@ -179,6 +182,17 @@ fn share_key() -> String {
     let mut bytes = [0; 8];
     crate::control::fill_random(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds the caller's groups to the process's (podman's `--group-add keep-groups`): files that it may use by them are shared.
+fn keep_groups(process: &mut Value) -> Result<(), Error> {
+    let groups = rustix::process::getgroups().context(|| "Cannot tell the caller's groups".into())?;
+    let groups = groups.into_iter().map(|group| Value::from(group.as_raw()));
+    match &mut process["user"]["additionalGids"] {
+        Value::Array(list) => list.extend(groups),
+        other => *other = Value::Array(groups.collect()),
+    }
+    Ok(())
 }
 
 fn annotations(spec: &Value) -> BTreeMap<String, String> {
@@ -414,6 +428,19 @@ mod tests {
         }
         assert!(read("{").is_err());
         assert!(read(r#"{"ociVersion":"2.0.0","root":{"path":"rootfs"}}"#).is_err());
+    }
+
+    #[test]
+    fn the_caller_s_groups_are_kept_when_an_annotation_says_so() {
+        let groups = |value: &str| {
+            let plan = read(&config(&format!(r#","annotations":{{"run.oci.keep_original_groups":"{value}"}}"#)));
+            let process: Value = serde_json::from_slice(&plan.expect("valid").process).expect("JSON");
+            process["user"]["additionalGids"].as_array().cloned()
+        };
+        let own: Vec<Value> =
+            rustix::process::getgroups().expect("groups").iter().map(|group| Value::from(group.as_raw())).collect();
+        assert_eq!(groups("1"), Some(own));
+        assert_eq!(groups("0"), None);
     }
 
     #[test]

@@ -4,8 +4,11 @@
 //! The path of a createContainer hook resolves in the runtime's namespace, where its program and libraries are: the guest has
 //! neither. It runs in the namespaces of the process that stands for the container on the host ([`super::view`]).
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -115,14 +118,35 @@ pub(super) fn state_json(state: &State) -> Vec<u8> {
     serde_json::to_vec(state).unwrap_or_default()
 }
 
+/// Where hooks run, and where their output goes.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    bundle: &'a Path,
+    /// Files of the annotations that crun knows.
+    stdout: Option<&'a str>,
+    stderr: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(bundle: &'a Path, annotations: &'a BTreeMap<String, String>) -> Self {
+        let file = |stream| annotations.get(&format!("run.oci.hooks.{stream}")).map(String::as_str);
+        Self { bundle, stdout: file("stdout"), stderr: file("stderr") }
+    }
+}
+
+fn appended(path: &str) -> Result<File, Error> {
+    let file = File::options().append(true).create(true).mode(0o600).open(path);
+    file.context(|| format!("cannot open {path} for a hook's output"))
+}
+
 /// Runs hooks in their order, in the bundle's folder, with the state on standard input.
 ///
 /// # Errors
 /// The first failure, which ends the row; after the container's start or end hooks that fail are warned of, and the
 /// others run all the same.
-pub(super) fn run(moment: Moment, hooks: &[Hook], bundle: &Path, state: &[u8]) -> Result<(), Error> {
+pub(super) fn run(moment: Moment, hooks: &[Hook], place: &Place<'_>, state: &[u8]) -> Result<(), Error> {
     for (number, hook) in hooks.iter().enumerate() {
-        let result = run_one(hook, bundle, state).map_err(|error| {
+        let result = run_one(hook, place, state).map_err(|error| {
             let text = format!("error running {} hook #{number}: {}", moment.as_str(), error.chain());
             Error::new(ErrorKind::Internal, text)
         });
@@ -136,7 +160,7 @@ pub(super) fn run(moment: Moment, hooks: &[Hook], bundle: &Path, state: &[u8]) -
     Ok(())
 }
 
-fn run_one(hook: &Hook, bundle: &Path, state: &[u8]) -> Result<(), Error> {
+fn run_one(hook: &Hook, place: &Place<'_>, state: &[u8]) -> Result<(), Error> {
     let name = hook.path.display();
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
@@ -147,10 +171,14 @@ fn run_one(hook: &Hook, bundle: &Path, state: &[u8]) -> Result<(), Error> {
     }
     // Messages go to a file: a child of the hook that keeps the descriptor holds nobody up.
     let mut messages = tempfile::tempfile().context(|| "Cannot make a temporary file".into())?;
-    let copy = messages.try_clone().context(|| "Cannot duplicate a descriptor".into())?;
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(copy).process_group(0);
+    let stderr = match place.stderr {
+        Some(path) => appended(path)?,
+        None => messages.try_clone().context(|| "Cannot duplicate a descriptor".into())?,
+    };
+    let stdout = place.stdout.map(appended).transpose()?.map_or_else(Stdio::null, Stdio::from);
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0);
     // After the container's end there may be no bundle left.
-    command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
+    command.current_dir(if place.bundle.is_dir() { place.bundle } else { Path::new("/") });
     signals::unblocked(&mut command);
     let mut child = command.spawn().context(|| format!("cannot run {name}"))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -204,16 +232,31 @@ mod tests {
         Hook { path: "/bin/sh".into(), args, env: Some(vec!["A=1".into()]), timeout }
     }
 
+    fn place(bundle: &str) -> Place<'_> {
+        Place { bundle: Path::new(bundle), stdout: None, stderr: None }
+    }
+
+    #[test]
+    fn annotations_say_where_the_output_of_hooks_goes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let annotations = ["stdout", "stderr"].map(|name| (format!("run.oci.hooks.{name}"), file(name)));
+        let annotations = BTreeMap::from(annotations);
+        let hooks = [shell("echo out; echo err >&2", None), shell("pwd", None)];
+        run(Moment::Prestart, &hooks, &Place::of(dir.path(), &annotations), b"{}").expect("works");
+        let read = |name: &str| std::fs::read_to_string(file(name)).expect("is there");
+        assert_eq!((read("stdout"), read("stderr")), (format!("out\n{}\n", dir.path().display()), "err\n".to_owned()));
+    }
+
     #[test]
     fn hooks_read_the_state_in_their_own_environment_and_their_failure_is_told() {
-        run(Moment::Prestart, &[shell("test $A = 1 && grep -q box", None)], Path::new("/"), b"{\"id\":\"box\"}")
+        run(Moment::Prestart, &[shell("test $A = 1 && grep -q box", None)], &place("/"), b"{\"id\":\"box\"}")
             .expect("works");
-        let error = run(Moment::CreateRuntime, &[shell("echo why >&2; exit 3", Some(10))], Path::new("/"), b"{}")
+        let error = run(Moment::CreateRuntime, &[shell("echo why >&2; exit 3", Some(10))], &place("/"), b"{}")
             .expect_err("fails");
         assert!(error.chain().contains("createRuntime hook #0") && error.chain().contains("why"), "{}", error.chain());
         assert!(
-            run(Moment::Prestart, &[shell("cat >/dev/null; read x < /dev/zero", Some(1))], Path::new("/"), b"{}")
-                .is_err()
+            run(Moment::Prestart, &[shell("cat >/dev/null; read x < /dev/zero", Some(1))], &place("/"), b"{}").is_err()
         );
     }
 
@@ -222,7 +265,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let made = dir.path().join("made");
         let hooks = [shell("exit 1", None), shell(&format!(": > {}", made.display()), None)];
-        run(Moment::Poststop, &hooks, &dir.path().join("gone"), b"{}").expect("only warned of");
+        run(Moment::Poststop, &hooks, &Place { bundle: &dir.path().join("gone"), stdout: None, stderr: None }, b"{}")
+            .expect("only warned of");
         assert!(made.exists());
     }
 

@@ -28,6 +28,16 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// Threads of a machine's processes that come on top of the vCPUs'.
 pub(super) const TASKS: u64 = 512;
 
+/// Who makes the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupManager {
+    /// This program, by the hierarchies' files.
+    Files,
+    Systemd,
+    /// Nobody: the container's processes stay in the caller's group. In the guest limits hold all the same.
+    Disabled,
+}
+
 /// Where the group is, in each hierarchy.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostCgroup {
@@ -66,12 +76,16 @@ struct Hierarchy {
 
 impl HostCgroup {
     /// Makes the group, sets its limits and puts the container's process into it.
-    pub(super) fn create(wanted: &Wanted<'_>, systemd: bool) -> Result<Self, Error> {
+    pub(super) fn create(wanted: &Wanted<'_>, manager: CgroupManager) -> Result<Self, Error> {
+        let none = Self { groups: Vec::new(), unit: None };
+        if manager == CgroupManager::Disabled {
+            return Ok(none);
+        }
         let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "Cannot read the mounts".into())?;
         let hierarchies = hierarchies(&mounts);
-        if !systemd {
+        if manager == CgroupManager::Files {
             let relative = relative_path(wanted.path, wanted.id)?;
-            return Self { groups: Vec::new(), unit: None }.join_all(&hierarchies, &relative, wanted);
+            return none.join_all(&hierarchies, &relative, wanted);
         }
         let unit = Unit::parse(wanted.path, wanted.id, systemd::is_users())?;
         if unit.is_user() && !is_unified(&hierarchies) {
@@ -427,6 +441,14 @@ mod tests {
         for wrong in ["../x", "/a/../../b", "/"] {
             assert!(relative_path(Some(wrong), "box").is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn without_a_manager_there_is_no_group() {
+        let none = BTreeMap::new();
+        let wanted = Wanted { path: Some("/a/b"), id: "box", pid: 42, resources: None, annotations: &none };
+        let group = HostCgroup::create(&wanted, CgroupManager::Disabled).expect("asks for nothing");
+        assert!(group.groups.is_empty() && group.unit.is_none());
     }
 
     #[test]

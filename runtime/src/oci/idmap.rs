@@ -1,5 +1,6 @@
 //! Bind mounts with id mappings (`mounts[].uidMappings`, options `idmap` and `ridmap`): the host's kernel maps them, on the
-//! copy of the mount that is shared; the guest sees the mapped owners.
+//! copy of the mount that is shared; the guest sees the mapped owners. podman writes the mappings of a volume into the option,
+//! as crun reads them: `idmap=uids=0-1-10#10-11-10;gids=@0-100-10` (crun(1)).
 
 use std::fs;
 use std::io;
@@ -30,6 +31,8 @@ struct IdRange {
     size: u32,
 }
 
+const KEYS: [&str; 2] = ["uidMappings", "gidMappings"];
+
 impl IdMaps {
     /// Takes the mappings and their options out of a mount; `linux` is the container's, whose user namespace an `idmap`
     /// without mappings means (config.md, "Mounts").
@@ -37,20 +40,30 @@ impl IdMaps {
         let target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
         let invalid = |text: &str| Error::new(ErrorKind::Invalid, format!("the mount on {target} {text}"));
         let Some(object) = mount.as_object_mut() else { return Ok(None) };
-        let (mut asked, mut recursive) = (false, false);
+        let (mut asked, mut recursive) = (None, false);
         if let Some(options) = object.get_mut("options").and_then(Value::as_array_mut) {
             options.retain(|option| {
                 let option = option.as_str().unwrap_or_default();
-                asked |= matches!(option, "idmap" | "ridmap");
-                recursive |= option == "ridmap";
-                !matches!(option, "idmap" | "ridmap")
+                let (name, inline) = option.split_once('=').unwrap_or((option, ""));
+                let is_one = matches!(name, "idmap" | "ridmap");
+                if is_one {
+                    asked = Some(inline.to_owned());
+                    recursive |= name == "ridmap";
+                }
+                !is_one
             });
         }
-        let own = ["uidMappings", "gidMappings"].map(|key| object.remove(key).filter(|list| !is_empty(list)));
-        let lists = match own {
-            [None, None] if !asked => return Ok(None),
-            [None, None] => ["uidMappings", "gidMappings"].map(|key| linux.get(key).cloned().unwrap_or_default()),
-            [Some(users), Some(groups)] => [users, groups],
+        let own = KEYS.map(|key| object.remove(key).filter(|list| !is_empty(list)));
+        let containers = KEYS.map(|key| linux.get(key).cloned().unwrap_or_default());
+        let lists = match (own, asked.as_deref()) {
+            ([None, None], None) => return Ok(None),
+            ([None, None], Some("")) => containers,
+            ([None, None], Some(inline)) => {
+                let [users, groups] = inline_maps(inline, containers)
+                    .ok_or_else(|| invalid(&format!("has the option idmap={inline}, which maps nothing")))?;
+                return Ok(Some(Self { users, groups, recursive }));
+            }
+            ([Some(users), Some(groups)], _) => [users, groups],
             _ => return Err(invalid("maps users or groups alone: give uidMappings and gidMappings")),
         };
         if lists.iter().any(is_empty) {
@@ -119,6 +132,36 @@ impl IdMaps {
     }
 }
 
+/// The mappings of users and groups in a mount option. Those that begin with `@` end in the container's user namespace, the
+/// others in the host's.
+fn inline_maps(option: &str, containers: [Value; 2]) -> Option<[Vec<IdRange>; 2]> {
+    let [users, groups] = containers.map(|list| serde_json::from_value::<Vec<IdRange>>(list).unwrap_or_default());
+    let (mut uids, mut gids) = (None, None);
+    for part in option.split(';') {
+        match part.split_once('=')? {
+            ("uids", ranges) => uids = ranges.split('#').map(|range| inline_range(range, &users)).collect(),
+            ("gids", ranges) => gids = ranges.split('#').map(|range| inline_range(range, &groups)).collect(),
+            _ => return None,
+        }
+    }
+    Some([uids?, gids?])
+}
+
+fn inline_range(text: &str, namespace: &[IdRange]) -> Option<IdRange> {
+    let relative = text.strip_prefix('@');
+    let mut numbers = relative.unwrap_or(text).split('-').map(|number| number.parse::<u32>().ok());
+    let (container_id, mut host_id, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    if numbers.next().is_some() {
+        return None;
+    }
+    if relative.is_some() {
+        let within = |range: &IdRange| host_id.checked_sub(range.container_id).filter(|offset| *offset < range.size);
+        let moved = |range: &IdRange| within(range).and_then(|offset| range.host_id.checked_add(offset));
+        host_id = namespace.iter().find_map(moved)?;
+    }
+    Some(IdRange { container_id, host_id, size })
+}
+
 fn is_empty(list: &Value) -> bool {
     list.as_array().is_none_or(Vec::is_empty)
 }
@@ -155,6 +198,23 @@ mod tests {
         let maps = IdMaps::take(&mut containers, &linux).unwrap().unwrap();
         assert!(maps.recursive);
         assert_eq!((lines(&maps.users), containers["options"].clone()), ("0 100 10\n".to_owned(), json!(["rbind"])));
+    }
+
+    #[test]
+    fn a_mount_option_may_hold_the_mappings() {
+        let linux = json!({"uidMappings": [{"containerID": 0, "hostID": 0, "size": 1},
+            {"containerID": 1, "hostID": 2, "size": 1000}]});
+        let mut mount = json!({"destination": "/a", "options": ["bind", "idmap=uids=0-1-10#@1-3-10;gids=0-100-5"]});
+        let maps = IdMaps::take(&mut mount, &linux).unwrap().unwrap();
+        assert_eq!((lines(&maps.users), lines(&maps.groups)), ("0 1 10\n1 4 10\n".to_owned(), "0 100 5\n".to_owned()));
+        assert_eq!(mount["options"], json!(["bind"]));
+        for wrong in
+            ["x", "uids=0-1-1", "uids=0-1-1;gids=0-1", "uids=0-1-1;gids=@9999-9999-1", "uids=0-1-1;gids=0-1-1-1"]
+        {
+            let mut mount = json!({"destination": "/a", "options": [format!("idmap={wrong}")]});
+            let text = IdMaps::take(&mut mount, &linux).unwrap_err().to_string();
+            assert!(text.contains("maps nothing"), "{wrong}: {text}");
+        }
     }
 
     #[test]

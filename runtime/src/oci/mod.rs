@@ -38,6 +38,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::process::{Signal, pidfd_send_signal};
 
 pub use exec::ExecOptions;
+pub use host_cgroup::CgroupManager;
 pub use monitor::run as run_container;
 pub use state::{State, Status};
 pub use time::rfc3339;
@@ -59,7 +60,7 @@ pub struct Oci {
     root: PathBuf,
     /// The root is not the usual one.
     given: bool,
-    systemd_cgroup: bool,
+    cgroups: CgroupManager,
 }
 
 /// How `create` and `run` are called.
@@ -113,13 +114,13 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
 impl Oci {
     /// # Errors
     /// [`ErrorKind::Invalid`] when no root can be told.
-    pub fn open(root: Option<&Path>, systemd_cgroup: bool) -> Result<Self, Error> {
+    pub fn open(root: Option<&Path>, cgroups: CgroupManager) -> Result<Self, Error> {
         let given = root.is_some();
         let root = match root {
             Some(root) => std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?,
             None => run_dir()?.join("oci-state"),
         };
-        Ok(Self { root, given, systemd_cgroup })
+        Ok(Self { root, given, cgroups })
     }
 
     fn folder(&self, id: &str) -> Folder {
@@ -254,7 +255,7 @@ impl Oci {
             plan,
             folder: folder.path.clone(),
             run: run_dir()?,
-            systemd_cgroup: self.systemd_cgroup,
+            cgroups: self.cgroups,
             streams: StreamMask {
                 stdin: streams.stdin.is_some(),
                 stdout: streams.stdout.is_some(),
@@ -293,7 +294,7 @@ impl Oci {
         record.started = true;
         folder.write(&record)?;
         let state = hooks::state_json(&record.state(record.status()));
-        hooks::run(hooks::Moment::Poststart, &record.poststart, &record.bundle, &state)
+        hooks::run(hooks::Moment::Poststart, &record.poststart, &record.hooks_place(), &state)
     }
 
     /// # Errors
@@ -381,7 +382,7 @@ impl Oci {
         }
         self.clean(&folder, &record)?;
         let state = hooks::state_json(&record.state(Status::Stopped));
-        hooks::run(hooks::Moment::Poststop, &record.poststop, &record.bundle, &state)
+        hooks::run(hooks::Moment::Poststop, &record.poststop, &record.hooks_place(), &state)
     }
 
     /// Takes away what a container whose process has ended leaves on the host.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bundle::{HostNetwork, Plan, Share};
 use super::console::Console;
-use super::host_cgroup::{HostCgroup, Wanted};
+use super::host_cgroup::{CgroupManager, HostCgroup, Wanted};
 use super::link::{Answer, Ask, Joined, Link, strange};
 use super::state::{Folder, Record, Status, process_start};
 use super::{hooks, network, sandbox, signals, view};
@@ -32,7 +32,7 @@ pub(super) struct Create {
     pub plan: Plan,
     pub folder: PathBuf,
     pub run: PathBuf,
-    pub systemd_cgroup: bool,
+    pub cgroups: CgroupManager,
     pub streams: StreamMask,
     pub console: bool,
 }
@@ -108,7 +108,7 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         resources: resources.as_ref(),
         annotations: &plan.annotations,
     };
-    let cgroup = HostCgroup::create(&wanted, request.systemd_cgroup)?;
+    let cgroup = HostCgroup::create(&wanted, request.cgroups)?;
     let made = (|| {
         enter_network(&plan.network)?;
         let console = console.map(|socket| Console::open(&socket, console_size(plan))).transpose()?;
@@ -171,8 +171,8 @@ fn start(
     let folder = Folder { path: request.folder.clone() };
     folder.write(&record)?;
     let state = hooks::state_json(&record.state(Status::Creating));
-    hooks::run(hooks::Moment::Prestart, &plan.hooks.prestart, &plan.bundle, &state)?;
-    hooks::run(hooks::Moment::CreateRuntime, &plan.hooks.create_runtime, &plan.bundle, &state)?;
+    hooks::run(hooks::Moment::Prestart, &plan.hooks.prestart, &record.hooks_place(), &state)?;
+    hooks::run(hooks::Moment::CreateRuntime, &plan.hooks.create_runtime, &record.hooks_place(), &state)?;
     if plan.network != HostNetwork::Host {
         network::check_own()?;
     }
@@ -366,7 +366,7 @@ impl Settling {
             }
         };
         let state = hooks::state_json(&self.record.state(Status::Creating));
-        hooks::run(hooks::Moment::CreateContainer, hooks, &self.plan.bundle, &state)?;
+        hooks::run(hooks::Moment::CreateContainer, hooks, &self.record.hooks_place(), &state)?;
         self.record.creating = false;
         // From the container's root the folder is not to be reached.
         self.folder.write(&self.record)?;

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use super::hooks::Hook;
+use super::hooks::{Hook, Place};
 use super::host_cgroup::HostCgroup;
 use crate::engine::EngineChoice;
 use crate::{Error, ErrorKind, ResultExt};
@@ -110,6 +110,11 @@ impl Record {
             owner: self.owner.clone(),
             annotations: self.annotations.clone(),
         }
+    }
+
+    /// Where the container's hooks run.
+    pub(super) fn hooks_place(&self) -> Place<'_> {
+        Place::of(&self.bundle, &self.annotations)
     }
 
     /// A pidfd of the container's process, unless that has ended.

@@ -42,7 +42,11 @@ const ROWS: &[Row] = &[
         Both,
         "of bind mounts: a directory or file of the host, shared by virtio-fs; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own",
     ),
-    ("mounts[].options", Guest, "see `features`; ro is also enforced by the server of the share"),
+    (
+        "mounts[].options",
+        Guest,
+        "see `features`; ro is also enforced by the server of the share; idmap and ridmap of bind mounts on the host, also with mappings as crun and podman write them",
+    ),
     ("mounts[].uidMappings", Host, "of bind mounts"),
     ("mounts[].gidMappings", Host, "of bind mounts"),
     ("process.terminal", Both, "a terminal in the guest, joined to a raw one on the host"),
@@ -92,7 +96,7 @@ const ROWS: &[Row] = &[
     (
         "annotations",
         Host,
-        "`dev.dewar.vcpus`, `dev.dewar.memory-mib` and `dev.dewar.engine` shape the machine, `org.systemd.property.NAME` the unit that --systemd-cgroup makes",
+        "`dev.dewar.vcpus`, `dev.dewar.memory-mib` and `dev.dewar.engine` shape the machine, `org.systemd.property.NAME` the unit that --systemd-cgroup makes; of crun's, `run.oci.` and `hooks.stdout`, `hooks.stderr`, `keep_original_groups` (the caller's groups are added), `seccomp_fail_unknown_syscall`",
     ),
     ("linux.namespaces[].type", Guest, "all eight"),
     (

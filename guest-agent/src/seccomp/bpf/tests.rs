@@ -15,7 +15,7 @@ fn parse(json: &str) -> LinuxSeccomp {
 }
 
 fn compile(json: &str) -> Vec<sock_filter> {
-    Program::compile(&parse(json)).expect("compiles").filter
+    Program::compile(&parse(json), false).expect("compiles").filter
 }
 
 /// Executes a program; panics on whatever the kernel's checker would refuse. Returns the verdict and the steps it took.
@@ -62,6 +62,19 @@ fn native(program: &[sock_filter], name: &str, arguments: [u64; 6]) -> u32 {
 
 fn compat(program: &[sock_filter], name: &str, arguments: [u64; 6]) -> u32 {
     execute(program, ARCH_I386, numbers::i386(name).expect("is known"), arguments).0
+}
+
+#[test]
+fn names_that_no_table_knows_are_passed_over_unless_they_must_not_be() {
+    let json = |name: &str| {
+        parse(&format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":["read","{name}"],"action":"SCMP_ACT_ERRNO"}}]}}"#
+        ))
+    };
+    for (name, strict, taken) in [("nosuchcall", false, true), ("nosuchcall", true, false), ("socketcall", true, true)]
+    {
+        assert_eq!(Program::compile(&json(name), strict).is_ok(), taken, "{name}");
+    }
 }
 
 #[test]
@@ -282,5 +295,5 @@ fn programs_that_the_kernel_would_not_take_are_refused() {
     let entry = r#"{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}"#;
     let entries = vec![entry; 900].join(",");
     let seccomp = parse(&format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{entries}]}}"#));
-    assert!(matches!(Program::compile(&seccomp), Err(SeccompError::TooLong { length: 4097.. })));
+    assert!(matches!(Program::compile(&seccomp, false), Err(SeccompError::TooLong { length: 4097.. })));
 }

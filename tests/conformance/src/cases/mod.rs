@@ -124,6 +124,7 @@ cases! {
     root_read_only,
     rootfs_is_missing,
     rootfs_is_the_bundle_s,
+    rootfs_propagation,
     run_detached,
     run_leaves_nothing,
     scheduler,
