@@ -220,7 +220,7 @@ pub struct Exec {
     /// Not supported: descriptors of the host cannot be passed into a machine
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
-    /// Also in a paused container; the process waits frozen
+    /// In a paused container wait until it is resumed
     #[arg(long)]
     pub ignore_paused: bool,
     pub id: String,

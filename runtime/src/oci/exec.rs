@@ -26,6 +26,7 @@ pub struct ExecOptions {
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub detach: bool,
+    /// Waits until the container is resumed.
     pub ignore_paused: bool,
 }
 
@@ -54,12 +55,16 @@ impl Oci {
     /// [`ErrorKind::State`] when the container does not run, [`ErrorKind::CommandNotFound`],
     /// [`ErrorKind::CommandNotExecutable`], and those of a bad specification.
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<u8, Error> {
-        let record = self.folder(id).read()?;
+        let folder = self.folder(id);
+        let mut record = folder.read()?;
+        if options.ignore_paused {
+            folder.await_resume(&mut record)?;
+        }
         match record.status() {
             Status::Stopped | Status::Creating => {
                 return Err(Error::new(ErrorKind::State, "cannot exec in a stopped container"));
             }
-            Status::Paused if !options.ignore_paused => {
+            Status::Paused => {
                 let text = "cannot exec in a paused container (use --ignore-paused to override)";
                 return Err(Error::new(ErrorKind::State, text));
             }

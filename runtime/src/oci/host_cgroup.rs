@@ -26,7 +26,7 @@ pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(1);
 /// Threads of a machine's processes that come on top of the vCPUs'.
-pub(super) const TASKS: u64 = 512;
+const TASKS: u64 = 512;
 
 /// Who makes the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl HostCgroup {
         let asked = wanted.path.is_some() || self.unit.is_some();
         let result = hierarchies.iter().try_for_each(|hierarchy| self.join(hierarchy, relative, asked));
         let result = result.and_then(|()| wanted.resources.map_or(Ok(()), |resources| self.limit(resources)));
-        if let Err(error) = result.and_then(|()| self.add(wanted.pid)) {
+        if let Err(error) = result.and_then(|()| self.check_thawed()).and_then(|()| self.add(wanted.pid)) {
             self.leave_and_delete();
             return Err(error);
         }
@@ -142,6 +142,27 @@ impl HostCgroup {
         }
         self.groups.push(group);
         Ok(())
+    }
+
+    /// Whoever enters a frozen group stands still in it.
+    fn check_thawed(&self) -> Result<(), Error> {
+        let holds = |group: &Group, file: &str, word: &str| {
+            fs::read_to_string(group.path.join(file)).is_ok_and(|text| text.trim() == word)
+        };
+        let frozen = |group: &&Group| {
+            holds(group, "cgroup.freeze", "1")
+                || ["FROZEN", "FREEZING"].iter().any(|state| holds(group, "freezer.state", state))
+        };
+        match self.groups.iter().find(frozen) {
+            Some(group) => {
+                let text = format!(
+                    "container's cgroup unexpectedly frozen: thaw {}, or give another cgroupsPath",
+                    group.path.display()
+                );
+                Err(Error::new(ErrorKind::State, text))
+            }
+            None => Ok(()),
+        }
     }
 
     fn add(&self, pid: i32) -> Result<(), Error> {
@@ -323,6 +344,15 @@ pub(super) fn memory_limit(resources: &LinuxResources) -> Option<u64> {
     Some(u64::try_from(limit).map_or(u64::MAX, on_top))
 }
 
+/// The machine's threads are bounded where the container's are, whose own limit the guest holds; the highest number for none.
+pub(super) fn tasks(resources: &LinuxResources) -> Option<u64> {
+    resources.pids().as_ref().map(|pids| if pids.limit() < 0 { u64::MAX } else { TASKS })
+}
+
+fn tasks_text(resources: &LinuxResources) -> Option<String> {
+    tasks(resources).map(|limit| if limit == u64::MAX { "max".to_owned() } else { limit.to_string() })
+}
+
 /// Settings of cgroup v2.
 fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
     let mut settings = Vec::new();
@@ -337,9 +367,7 @@ fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
         set("cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
         set("cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
     }
-    if resources.pids().is_some() {
-        set("pids.max", Some(TASKS.to_string()));
-    }
+    set("pids.max", tasks_text(resources));
     if let Some(block) = resources.block_io() {
         set(
             "io.weight",
@@ -383,9 +411,7 @@ fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String
         set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
         set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
     }
-    if resources.pids().is_some() {
-        set("pids", "pids.max", Some(TASKS.to_string()));
-    }
+    set("pids", "pids.max", tasks_text(resources));
     if let Some(block) = resources.block_io() {
         set("blkio", "blkio.weight", block.weight().filter(|weight| *weight > 0).map(|weight| weight.to_string()));
         let files = ["read_bps", "write_bps", "read_iops", "write_iops"];
@@ -462,6 +488,8 @@ mod tests {
         assert!(settings.contains(&("cpu.max".into(), "50000 100000".into())));
         assert!(settings.contains(&("cpu.weight".into(), "39".into())));
         assert!(settings.contains(&("pids.max".into(), "512".into())));
+        let unlimited: LinuxResources = serde_json::from_str(r#"{"pids":{"limit":-1}}"#).expect("valid");
+        assert_eq!(v2(&unlimited), [("pids.max".to_owned(), "max".to_owned())]);
         let settings = v1(&resources, &["memory".into()]);
         assert_eq!(settings, [("memory.limit_in_bytes".to_owned(), memory.to_string())]);
     }
@@ -481,6 +509,23 @@ mod tests {
         fs::remove_file(procs).expect("removes");
         group.delete(false).expect("removes");
         assert!(dir.path().join("old").is_dir() && !dir.path().join("old/new").exists());
+    }
+
+    #[test]
+    fn a_frozen_group_is_not_entered() {
+        for (file, state, taken) in
+            [("cgroup.freeze", "1\n", false), ("freezer.state", "FROZEN\n", false), ("freezer.state", "THAWED\n", true)]
+        {
+            let dir = tempfile::tempdir().expect("a folder");
+            let hierarchy = Hierarchy { controllers: Vec::new(), mount: dir.path().into() };
+            fs::create_dir(dir.path().join("box")).expect("makes");
+            fs::write(dir.path().join("box").join(file), state).expect("writes");
+            let none = BTreeMap::new();
+            let wanted = Wanted { path: Some("box"), id: "box", pid: 42, resources: None, annotations: &none };
+            let group = HostCgroup { groups: Vec::new(), unit: None };
+            assert_eq!(group.join_all(&[hierarchy], Path::new("box"), &wanted).is_ok(), taken, "{state}");
+            assert_eq!(dir.path().join("box/cgroup.procs").exists(), taken);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +213,28 @@ impl Folder {
         let next = self.path.join("state.json.next");
         fs::write(&next, text).context(failed)?;
         fs::rename(&next, self.record_path()).context(failed)
+    }
+
+    /// Waits until the container is paused no more, or has ended; `record` is then as it is.
+    ///
+    /// # Errors
+    /// Those of reading, and when the folder cannot be watched.
+    pub fn await_resume(&self, record: &mut Record) -> Result<(), Error> {
+        let failed = || format!("Cannot watch {}", self.path.display());
+        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).context(failed)?;
+        // The record is replaced whenever it changes.
+        inotify::add_watch(&changes, &self.path, inotify::WatchFlags::MOVED_TO).context(failed)?;
+        loop {
+            *record = self.read()?;
+            let Some(process) = record.process().filter(|_| record.status() == Status::Paused) else { return Ok(()) };
+            let mut fds = [PollFd::new(&changes, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                polled => drop(polled.context(failed)?),
+            }
+            let mut events = [0; 4096];
+            while rustix::io::read(&changes, &mut events).is_ok_and(|length| length > 0) {}
+        }
     }
 
     /// Holds off other commands on the same container until dropped.

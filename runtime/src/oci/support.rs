@@ -133,7 +133,7 @@ const ROWS: &[Row] = &[
     ("linux.resources.cpu.cpus", Both, "the host's CPUs for the machine, which has as many of its own"),
     ("linux.resources.cpu.mems", Host, "a guest has one memory node"),
     ("linux.resources.cpu.idle", Guest, ""),
-    ("linux.resources.pids.limit", Guest, "on the host the machine's threads are bounded"),
+    ("linux.resources.pids.limit", Guest, "on the host the machine's threads are bounded, unless it is -1"),
     ("linux.resources.blockIO.weight", Both, ""),
     ("linux.resources.blockIO.leafWeight", Refused, "cgroup v2 has no leaf weights"),
     (

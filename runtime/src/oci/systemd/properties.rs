@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use zbus::Variant;
 
-use super::super::host_cgroup::{TASKS, io_weight, memory_limit, weight};
+use super::super::host_cgroup::{io_weight, memory_limit, tasks, weight};
 use super::Unit;
 use crate::{Error, ErrorKind};
 
@@ -66,8 +66,8 @@ pub(in super::super) fn of_resources(
             }
         }
     }
-    if resources.pids().is_some() {
-        all.push(property("TasksMax", TASKS));
+    if let Some(limit) = tasks(resources) {
+        all.push(property("TasksMax", limit));
     }
     if let Some(given) = resources.block_io().as_ref().and_then(|block| block.weight()).filter(|weight| *weight > 0) {
         let value = if unified { io_weight(given) } else { u64::from(given) };

@@ -58,6 +58,7 @@ cases! {
     exec_detached,
     exec_env,
     exec_exit_codes,
+    exec_ignores_a_pause,
     exec_input,
     exec_joins_the_namespaces,
     exec_process_file,
