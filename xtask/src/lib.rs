@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod debian;
 mod files;
 mod install;
 pub mod kernel;
@@ -18,6 +19,7 @@ mod stage;
 mod stamp;
 mod step;
 mod test;
+mod workloads;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

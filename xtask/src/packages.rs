@@ -46,6 +46,10 @@ const CLIENT_PACKAGES: [(&str, &str); 5] = [
     ("uidmap", "podman's user namespaces"),
 ];
 
+/// What the workloads' image is made with.
+const WORKLOAD_PACKAGES: [(&str, &str); 2] =
+    [("mmdebstrap", "the workloads' userland"), ("podman", "the image store that holds it")];
+
 /// Installs what is missing when root; otherwise says what to type.
 pub fn install_missing(step: &mut Step) -> Result<Outcome> {
     install(step, &PACKAGES)
@@ -64,6 +68,11 @@ pub fn install_missing_for_tests(step: &mut Step) -> Result<Outcome> {
 /// The same for the clients that tests run here.
 pub fn install_missing_for_clients(step: &mut Step) -> Result<Outcome> {
     install(step, &CLIENT_PACKAGES)
+}
+
+/// The same for what only the workloads' image needs.
+pub fn install_missing_for_workloads(step: &mut Step) -> Result<Outcome> {
+    install(step, &WORKLOAD_PACKAGES)
 }
 
 fn install(step: &mut Step, packages: &[(&'static str, &str)]) -> Result<Outcome> {

@@ -33,7 +33,7 @@ pub struct Places {
     pub target: PathBuf,
     /// The staged prefix: `bin/` and `lib/dewar/`. Programs find `../lib/dewar` from their own path.
     pub stage: PathBuf,
-    /// What survives `cargo clean` and is shared between clones: built kernels.
+    /// What survives `cargo clean` and is shared between clones: built kernels, images of Debian packages.
     pub cache: PathBuf,
 }
 

@@ -9,12 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::kernel::Recipe;
-use crate::lab::groups::{Group, Phase, Tally};
-use crate::lab::{self, Lab};
+use crate::lab::groups::{Group, Phase, Tally, tests_of};
+use crate::lab::{self, Disk, Lab};
 use crate::packages;
 use crate::places::Places;
 use crate::stage::{self, cargo};
 use crate::step::Steps;
+use crate::workloads;
 
 /// Of the clients' cases, which take about a minute each under emulation, those that every run has; `cargo xtask test
 /// podman_` (or docker_, containerd_) runs the others.
@@ -25,6 +26,15 @@ const CLIENTS: [&str; 5] = [
     "docker_execs",
     "containerd_tasks_are_driven",
 ];
+
+/// Names of clients' cases that run in an image of Debian packages: only a filter asks for them, since the image takes
+/// minutes to make and 350 MB to keep.
+const WORKLOADS: &str = "workload_";
+/// What tells these cases where the image is.
+const WORKLOADS_ENV: &str = "DEWAR_CASES_WORKLOADS";
+
+/// Where it is in the lab.
+const LAB_IMAGE: &str = "/opt/workloads";
 
 /// Machines of the lab at a time.
 const LANES: usize = 2;
@@ -88,6 +98,8 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
         Some(lab::prepare(&mut steps, places)?)
     };
 
+    let image = if wants_workloads(places, filter)? { Some(workloads::prepare(places)?) } else { None };
+
     let mut unit = cargo(places);
     unit.args(["test", "--workspace", "--exclude", "dewar-cases", "--exclude", "dewar-conformance", "--no-fail-fast"])
         .args(filter);
@@ -108,11 +120,19 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
         run("conformance on qemu", &mut conformance)?,
     ];
     match &lab {
-        Some(lab) => reports.extend(run_in_lab(places, lab, filter, &bzimage)?),
+        Some(lab) => {
+            let groups = lab_groups(places, &bzimage, image)?;
+            reports.extend(run_in_lab(places, lab, filter, &groups)?);
+        }
         None => {
             reports.push(run("cases on kvm", &mut cases("cases", "kvm"))?);
             reports.push(run("conformance on kvm", conformance.env("DEWAR_ENGINE", "kvm"))?);
-            reports.push(run("clients on kvm", &mut cases("clients", "kvm"))?);
+            let mut clients = cases("clients", "kvm");
+            match image {
+                Some(image) => clients.env(WORKLOADS_ENV, image),
+                None => clients.args(["--", "--skip", WORKLOADS]),
+            };
+            reports.push(run("clients on kvm", &mut clients)?);
         }
     }
     if filter.is_none() {
@@ -130,6 +150,13 @@ pub fn test(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
     }
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
     Ok(if reports.iter().all(|report| report.success) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether a filter chooses a case that needs the image of Debian packages.
+fn wants_workloads(places: &Places, filter: Option<&str>) -> Result<bool> {
+    let Some(filter) = filter else { return Ok(false) };
+    let cases = tests_of(&runner(places, "dewar-cases", "clients")?)?;
+    Ok(cases.iter().any(|name| name.starts_with(WORKLOADS) && name.contains(filter)))
 }
 
 /// Runs a command with its output on the terminal, adding up what the runners say on the way.
@@ -156,26 +183,30 @@ fn real_kvm(places: &Places) -> Result<bool> {
 }
 
 /// The groups that run in the nested machine, whose KVM is real. A new one is one more entry.
-fn lab_groups(places: &Places, bzimage: &Path) -> Result<Vec<Group>> {
+fn lab_groups(places: &Places, bzimage: &Path, image: Option<PathBuf>) -> Result<Vec<Group>> {
     let env = ["DEWAR_STAGE=/opt/dewar", "DEWAR_CASES_ENGINE=kvm", "DEWAR_CASES_BZIMAGE=/run/lab/bzImage"];
     let env = env.map(Into::into).to_vec();
     let group = |test: &str, package: &str, memory_mib: u32, env: &[String]| -> Result<Group> {
         let program = runner(places, package, test)?;
         let (name, env) = (format!("{test} on kvm"), env.to_vec());
-        Ok(Group { name, program, env, files: Vec::new(), memory_mib, chosen: Vec::new() })
+        Ok(Group { name, program, env, files: Vec::new(), disks: Vec::new(), memory_mib, chosen: Vec::new() })
     };
+    let mut clients = Group { chosen: CLIENTS.to_vec(), ..group("clients", "dewar-cases", 4096, &env)? };
+    if let Some(from) = image {
+        clients.env.push(format!("{WORKLOADS_ENV}={LAB_IMAGE}"));
+        clients.disks.push(Disk { from, at: LAB_IMAGE.into() });
+    }
     let oci = ["OCI_RUNTIME=/opt/dewar/bin/dewar-oci", "DEWAR_ENGINE=kvm"].map(Into::into);
     // The longest come first.
     Ok(vec![
         group("conformance", "dewar-conformance", 4096, &oci)?,
         Group { files: vec![bzimage.to_path_buf()], ..group("cases", "dewar-cases", 8192, &env)? },
-        Group { chosen: CLIENTS.to_vec(), ..group("clients", "dewar-cases", 4096, &env)? },
+        clients,
     ])
 }
 
 /// Runs the groups, two at a time: each machine has one CPU.
-fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, bzimage: &Path) -> Result<Vec<Report>> {
-    let groups = lab_groups(places, bzimage)?;
+fn run_in_lab(places: &Places, lab: &Lab, filter: Option<&str>, groups: &[Group]) -> Result<Vec<Report>> {
     let phase = Phase::new(lab, &places.stage);
     let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
     eprintln!("\n{} …", names.join("; "));

@@ -35,6 +35,8 @@ pub struct Group {
     pub env: Vec<String>,
     /// Host files that appear in /run/lab.
     pub files: Vec<PathBuf>,
+    /// Besides the staged prefix.
+    pub disks: Vec<Disk>,
     /// Of L1.
     pub memory_mib: u32,
     /// The tests that run when no filter asks for others; none: all.
@@ -105,7 +107,7 @@ impl<'a> Phase<'a> {
             deterministic: false,
             smp: CPUS,
             memory_mib: group.memory_mib,
-            disks: vec![Disk { from: self.stage.clone(), at: "/opt/dewar".into() }],
+            disks: [&[Disk { from: self.stage.clone(), at: "/opt/dewar".into() }], group.disks.as_slice()].concat(),
             files: [std::slice::from_ref(&group.program), &group.files].concat(),
             env: group.env.clone(),
             command,
@@ -129,7 +131,7 @@ impl<'a> Phase<'a> {
 }
 
 /// Asks a runner for its tests.
-fn tests_of(program: &Path) -> Result<Vec<String>> {
+pub fn tests_of(program: &Path) -> Result<Vec<String>> {
     let output = Command::new(program).arg("--list").stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("Failed to run {}", program.display()))?;
     ensure!(output.status.success(), "{} does not list its tests", program.display());

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
 
+use crate::debian::{self, RELEASE};
 use crate::packages;
 use crate::places::Places;
 use crate::step::{Outcome, Step};
 
 /// Change it when the same inputs would give another image.
 const RECIPE: &str = "1";
-const RELEASE: &str = "bookworm";
 /// Sparse.
 const ROOT_MIB: u64 = 6144;
 /// Modules that the initramfs needs to reach the root disk, with what they depend on.
@@ -26,32 +25,14 @@ pub fn build(step: &mut Step, places: &Places) -> Result<(PathBuf, Outcome)> {
     let list = places.root.join("tests/lab/packages.txt");
     let list = fs::read_to_string(&list).with_context(|| format!("Failed to read {}", list.display()))?;
     let names: Vec<&str> = list.lines().filter(|l| !l.starts_with('#')).flat_map(str::split_whitespace).collect();
-    let mut hash = Sha256::new();
-    hash.update([RECIPE, RELEASE].concat());
-    hash.update(names.join(" "));
-    let digest: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-    let dir = places.cache.join(format!("lab-{digest}"));
-    if dir.exists() {
-        return Ok((dir, Outcome::UpToDate));
-    }
-    let work = places.cache.join(format!("lab-{digest}.partial"));
-    if work.exists() {
-        fs::remove_dir_all(&work).with_context(|| format!("Failed to remove {}", work.display()))?;
-    }
-    fs::create_dir_all(&work).with_context(|| format!("Failed to create {}", work.display()))?;
-    bootstrap(step, &work, &names)?;
-    fs::rename(&work, &dir).with_context(|| format!("Failed to create {}", dir.display()))?;
-    Ok((dir, Outcome::Done))
+    let inputs = [RECIPE, RELEASE, &names.join(" ")].concat();
+    debian::folder(places, "lab", &inputs, |work| bootstrap(step, work, &names))
 }
 
 fn bootstrap(step: &mut Step, work: &Path, names: &[&str]) -> Result<()> {
     let root = work.join("root");
-    let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap.args(["--variant=minbase", "--aptopt=Apt::Install-Recommends \"false\""]);
-    for dir in ["doc", "man", "locale"] {
-        mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{dir}/*"));
-    }
-    mmdebstrap.arg(format!("--include={}", names.join(","))).arg(RELEASE).arg(&root);
+    let mut mmdebstrap = debian::mmdebstrap(names);
+    mmdebstrap.arg(RELEASE).arg(&root);
     step.command_with_progress(&mut mmdebstrap, |line| Some(line.chars().take(60).collect()))?;
     let bzimage = add_kernel(step, work, &root)?;
     extract_kernel(&bzimage, &work.join("vmlinux"))?;

@@ -25,7 +25,9 @@ pub struct Kind {
     pub programs: &'static [&'static str],
     /// The engine's command with the options that lead to its own state.
     pub command: fn(&Engine<'_>) -> Command,
-    /// Starts what has to be started, and loads the image `busybox`; once for all cases.
+    /// The image that containers are made of.
+    pub image: &'static str,
+    /// Starts what has to be started, and brings in the image; once for all cases.
     pub prepare: fn(&Engine<'_>) -> Result<()>,
     /// Exit code of `rm` when it refuses.
     pub rm_refused: i32,
@@ -79,12 +81,12 @@ impl Engine<'_> {
         Ok(self.any(args)?.success()?.trim_end().to_owned())
     }
 
-    /// `run --network none FLAGS busybox COMMAND`; any exit code is an answer.
+    /// `run --network none FLAGS IMAGE COMMAND`; any exit code is an answer.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn run(&self, flags: &[&str], command: &[&str]) -> Result<Finished> {
-        self.any(&run_args(flags, command))
+        self.any(&self.run_args(flags, command))
     }
 
     /// The same with `--rm` and `sh -c SCRIPT`; must exit with 0. The answer is what it printed.
@@ -107,6 +109,11 @@ impl Engine<'_> {
         Ok(name)
     }
 
+    /// `run --network none FLAGS IMAGE COMMAND`.
+    pub fn run_args<'a>(&self, flags: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
+        [&["run", "--network", "none"], flags, &[self.kind.image], command].concat()
+    }
+
     /// A command on a terminal of 30 rows and 100 columns.
     ///
     /// # Errors
@@ -125,9 +132,4 @@ impl Engine<'_> {
         ensure!(left.is_empty(), "the case left containers: {left}");
         Ok(())
     }
-}
-
-/// `run --network none FLAGS busybox COMMAND`.
-pub fn run_args<'a>(flags: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
-    [&["run", "--network", "none"], flags, &["busybox"], command].concat()
 }

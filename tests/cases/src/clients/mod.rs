@@ -9,6 +9,7 @@ mod daemon;
 mod docker;
 mod engine;
 mod podman;
+mod workloads;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -20,7 +21,7 @@ use crate::{Case, Host, Outcome, processes_mentioning, wait_until_gone};
 
 /// Every case of every client.
 pub fn all() -> Vec<Case> {
-    [both::all(), podman::all(), docker::all(), containerd::all()].into_iter().flatten().collect()
+    [both::all(), podman::all(), docker::all(), containerd::all(), workloads::all()].into_iter().flatten().collect()
 }
 
 /// Why this host cannot run cases of a client that consists of these programs.

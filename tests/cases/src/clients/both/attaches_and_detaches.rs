@@ -2,11 +2,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
-    engine.ok(&run_args(&["-dit", "--name", &name], &["sh"]))?;
+    engine.ok(&engine.run_args(&["-dit", "--name", &name], &["sh"]))?;
     let mut terminal = engine.terminal(&["attach", "--detach-keys", "ctrl-q", &name])?;
     // Attaching shows nothing of before: an empty line brings a prompt.
     terminal.type_text("\n")?;

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
-    engine.ok(&run_args(&["--name", &name], &["sh", "-c", "echo new >/added; echo x >>/etc/group"]))?;
+    engine.ok(&engine.run_args(&["--name", &name], &["sh", "-c", "echo new >/added; echo x >>/etc/group"]))?;
     let diff = engine.ok(&["diff", &name])?;
     for line in ["A /added", "C /etc/group"] {
         ensure!(diff.lines().any(|l| l == line), "no {line:?} in {diff}");

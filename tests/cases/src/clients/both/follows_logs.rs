@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
     let script = "mkfifo /go; echo before; cat /go; echo after >&2";
-    engine.ok(&run_args(&["-d", "--name", &name], &["sh", "-c", script]))?;
+    engine.ok(&engine.run_args(&["-d", "--name", &name], &["sh", "-c", script]))?;
     let mut logs = engine.session(&["logs", "-f", &name]).spawn()?;
     let mut out = BufReader::new(logs.stdout.take().context("no stdout")?);
     let mut line = String::new();

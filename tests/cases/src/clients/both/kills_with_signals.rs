@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
     let script = "trap 'echo hup' HUP; echo ready; while :; do sleep 1; done";
-    let mut session = engine.session(&run_args(&["--name", &name], &["sh", "-c", script])).spawn()?;
+    let mut session = engine.session(&engine.run_args(&["--name", &name], &["sh", "-c", script])).spawn()?;
     let mut out = BufReader::new(session.stdout.take().context("no stdout")?);
     let mut next = || -> Result<String> {
         let mut line = String::new();

@@ -1,6 +1,6 @@
 //! What users of podman and of docker do alike; each case runs with either.
 
-use super::engine::{Engine, run_args};
+use super::engine::Engine;
 use super::{docker, podman};
 use crate::Case;
 

@@ -12,7 +12,7 @@ pub fn run(engine: &Engine<'_>) -> Result<()> {
     engine.run(&["--rm"], &["sh", "-c", "sleep 1000 & kill -9 $!; wait $!"])?.exits(137)?;
     engine.run(&["--rm"], &["no-such-command"])?.exits(127)?.complains("no-such-command")?;
     engine.run(&["--rm"], &["/etc/passwd"])?.exits(126)?;
-    let args = super::run_args(&["--rm", "-i"], &["cat"]);
+    let args = engine.run_args(&["--rm", "-i"], &["cat"]);
     let echoed = engine.session(&args).input("through\nand through").finish()?.success()?;
     ensure!(echoed == "through\nand through", "{echoed:?}");
     Ok(())

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
-    let mut terminal = engine.terminal(&run_args(&["--rm", "-it"], &["sh"]))?;
+    let mut terminal = engine.terminal(&engine.run_args(&["--rm", "-it"], &["sh"]))?;
     terminal.expect("# ")?;
     terminal.type_text("tty; stty size; echo rea''dy\n")?;
     terminal.expect("/dev/pts/0")?;

@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 
 use anyhow::{Result, ensure};
 
-use super::{Engine, run_args};
+use super::Engine;
 
 pub fn run(engine: &Engine<'_>) -> Result<()> {
     let name = engine.host.name();
     let script = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 1; done";
-    let mut session = engine.session(&run_args(&["--name", &name], &["sh", "-c", script])).spawn()?;
+    let mut session = engine.session(&engine.run_args(&["--name", &name], &["sh", "-c", script])).spawn()?;
     let mut lines = session.stdout.take().map(|out| BufReader::new(out).lines()).into_iter().flatten();
     ensure!(lines.next().transpose()?.as_deref() == Some("ready"));
     engine.any(&["rm", &name])?.exits(engine.kind.rm_refused)?.complains("running")?;

@@ -16,6 +16,7 @@ static DOCKER: Kind = Kind {
     name: "docker",
     programs: &["docker", "dockerd", "containerd", "containerd-shim-runc-v2"],
     command,
+    image: "busybox",
     prepare,
     rm_refused: 1,
     exec_unknown: 126,

@@ -15,10 +15,12 @@ cases_with! { "podman_", with;
     runs_pods,
 }
 
-static PODMAN: Kind = Kind {
+/// podman as these cases use it.
+pub const PODMAN: Kind = Kind {
     name: "podman",
     programs: &["podman", "conmon"],
     command,
+    image: "busybox",
     prepare,
     rm_refused: 2,
     exec_unknown: 127,
@@ -34,7 +36,8 @@ pub fn with(host: &Host, case: fn(&Engine<'_>) -> Result<()>) -> Result<Outcome>
     engine::with(host, &PODMAN, case)
 }
 
-fn command(podman: &Engine<'_>) -> Command {
+/// podman with a state of the case's engine, and `dewar-oci`.
+pub fn command(podman: &Engine<'_>) -> Command {
     let dir = |part: &str| podman.dir.join(part);
     let mut command = Command::new("podman");
     command.arg("--root").arg(dir("root")).arg("--runroot").arg(dir("run")).args(["--storage-driver", "overlay"]);
