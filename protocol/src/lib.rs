@@ -23,7 +23,7 @@ pub use frame::{FrameDecoder, FrameError, encode, read_frame, write_frame};
 pub use message::*;
 
 /// Version of this contract. Host and guest refuse to talk when it differs.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// First bytes of [`Hello`].
 pub const MAGIC: [u8; 8] = *b"dewarRPC";
 /// Vsock port on the host that the agent connects to.
@@ -35,6 +35,9 @@ pub const STREAM_PORT: u32 = 1025;
 pub const SHARED_TAG: &str = "dewar";
 /// Where the agent mounts it, when a container first needs it.
 pub const SHARED_DIR: &str = "/run/dewar/shared";
+/// The source of a tmpfs mount that lies right below it names memory that the sandbox's containers share: whoever comes first
+/// makes it with its options, and it goes with the last one.
+pub const MEMORY_DIR: &str = "/run/dewar/memory";
 /// Largest frame in bytes, both directions.
 pub const MAX_FRAME: usize = 4 << 20;
 /// x86 I/O port whose byte write ends the machine in an orderly way (QEMU: `isa-debug-exit`). Value: [`EXIT_POWER_OFF`].

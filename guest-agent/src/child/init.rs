@@ -125,7 +125,8 @@ impl Init<'_> {
                 }
                 _ => None,
             };
-            let given = matches!(mount.source, Source::Shared { .. }).then(|| shared.next()).flatten();
+            let given =
+                matches!(mount.source, Source::Shared { .. } | Source::Memory { .. }).then(|| shared.next()).flatten();
             mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
         }
         devices::populate(root.fd(), &plan.devices, plan.namespaces.user != Whose::Sandbox)?;

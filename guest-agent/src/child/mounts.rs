@@ -61,7 +61,7 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
             let tree = open_tree(CWD, root.file(*number), flags).doing(failed)?;
             bound(root, mount, tree.as_fd()).doing(failed)
         }
-        Source::Shared { .. } => make_bound(root, mount, given),
+        Source::Shared { .. } | Source::Memory { .. } => make_bound(root, mount, given),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime;
 
-use super::shared;
+use super::{memory, shared};
 use crate::error::{Failure, Result};
 
 /// A mount that can be made.
@@ -24,6 +24,8 @@ pub enum Source {
     Filesystem { kind: &'static str, name: String, options: Vec<(String, Option<String>)>, copy_up: bool },
     /// One of the files that came with the container.
     File { number: usize },
+    /// Memory that containers of the sandbox share, by its name and with the options of a tmpfs.
+    Memory { name: String, options: String },
     /// A directory or file of the host, beneath the shared mount; `recursive`: with what is mounted there.
     Shared { path: PathBuf, recursive: bool },
 }
@@ -190,6 +192,11 @@ fn filesystem(mount: &runtime::Mount, target: &Path, rest: &[&str]) -> Result<So
     let (_, kind) = FILESYSTEMS.iter().find(|(name, _)| *name == asked).ok_or_else(|| {
         Failure::unsupported(format!("{} is of type {asked:?}, which is not supported", target.display()))
     })?;
+    if *kind == "tmpfs"
+        && let Some(name) = mount.source().as_deref().map(memory::name).transpose()?.flatten()
+    {
+        return Ok(Source::Memory { name, options: rest.join(",") });
+    }
     let copy_up = rest.contains(&"tmpcopyup");
     if copy_up && *kind != "tmpfs" {
         return Err(Failure::invalid(format!("The mount option tmpcopyup of {} needs a tmpfs", target.display())));
@@ -232,6 +239,19 @@ mod tests {
         assert_eq!(tmpfs.source, Source::Filesystem { kind: "tmpfs", name: "shm".into(), options, copy_up: false });
         assert_eq!(tmpfs.change.top.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NODEV);
         assert_eq!(tmpfs.change.top.clear, libc::MOUNT_ATTR_RDONLY);
+    }
+
+    #[test]
+    fn memory_that_is_shared_is_told_from_a_tmpfs_of_one_s_own() {
+        let of = |source: &str| {
+            let json =
+                r#"{"destination":"/dev/shm","type":"tmpfs","options":["nosuid","mode=1777","size=1m"],"source":"#;
+            mount(&format!("{json}{source:?}}}")).map(|mount| mount.source).map_err(|failure| failure.kind)
+        };
+        let shared = Source::Memory { name: "a1".into(), options: "mode=1777,size=1m".into() };
+        assert_eq!(of("/run/dewar/memory/a1"), Ok(shared));
+        assert_eq!(of("/run/dewar/memory/../a1"), Err(ErrorKind::Invalid));
+        assert!(matches!(of("shm"), Ok(Source::Filesystem { .. })));
     }
 
     #[test]

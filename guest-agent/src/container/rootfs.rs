@@ -23,7 +23,7 @@ use rustix::{
     process::chdir,
 };
 
-use super::shared::Shared;
+use super::{memory::Memory, shared::Shared};
 use crate::{
     error::{Doing, Failure, Result},
     sys::{
@@ -39,11 +39,12 @@ const ALIGNMENT: u64 = 4096;
 /// What the kernel allows: 255 partitions of a disk.
 const MAX_LAYERS: usize = 255;
 
-/// What root filesystems are made of.
+/// What root filesystems and mounts are made of.
 #[derive(Debug, Default)]
 pub struct Storage {
     pub disks: Disks,
     pub shared: Shared,
+    pub memory: Memory,
 }
 
 /// Which layers are partitions of which disk, and how many containers use each.

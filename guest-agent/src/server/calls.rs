@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
+    rc::Rc,
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use crate::{
     cgroup::Cgroup,
     child::{devices, report},
     container::{
+        memory::Held,
         mounts::Source,
         namespaces::{self, Joined, Namespaces, Whose},
         plan::{self, Plan},
@@ -169,11 +171,12 @@ impl Server {
             .doing_as(ErrorKind::Invalid, || format!("Limiting the resources of {id} failed"))?;
         let Some(mounted) = rootfs.as_ref() else { return Err(no_container(id)) };
         let shared = self.shared_mounts(plan);
-        let spawned = shared.and_then(|shared| {
+        let spawned = shared.and_then(|(shared, memory)| {
             let (shared, cgroup, stdio) = (&shared, &cgroup, &child_stdio);
-            spawn::init(plan, &Parts { rootfs: mounted, shared, cgroup, stdio, joined })
+            let spawned = spawn::init(plan, &Parts { rootfs: mounted, shared, cgroup, stdio, joined })?;
+            Ok((spawned, memory))
         });
-        let spawned = match spawned {
+        let (spawned, memory) = match spawned {
             Ok(spawned) => spawned,
             Err(failure) => {
                 // The failure is the better story than a group that stays behind.
@@ -188,6 +191,7 @@ impl Server {
         let container = Container {
             cgroup,
             rootfs,
+            memory,
             namespaces: std::mem::take(&mut plan.namespaces),
             pins: None,
             seccomp: plan.seccomp.take(),
@@ -203,13 +207,22 @@ impl Server {
         Ok(Answer::Later)
     }
 
-    /// Takes what a container is to see of the host's directories.
-    fn shared_mounts(&mut self, plan: &Plan) -> Result<Vec<OwnedFd>> {
-        let shared = plan.mounts.iter().filter_map(|mount| match &mount.source {
-            Source::Shared { path, recursive } => Some((path, *recursive)),
-            Source::Filesystem { .. } | Source::File { .. } => None,
-        });
-        shared.map(|(path, recursive)| self.storage.shared.tree(path, recursive)).collect()
+    /// Takes what a container is to see of the host's directories and of memory that others see as well, in the order of its
+    /// mounts; the memory also to be held.
+    fn shared_mounts(&mut self, plan: &Plan) -> Result<(Vec<OwnedFd>, Vec<Rc<Held>>)> {
+        let (mut trees, mut memory) = (Vec::new(), Vec::new());
+        for mount in &plan.mounts {
+            match &mount.source {
+                Source::Shared { path, recursive } => trees.push(self.storage.shared.tree(path, *recursive)?),
+                Source::Memory { name, options } => {
+                    let (tree, held) = self.storage.memory.tree(name, options)?;
+                    trees.push(tree);
+                    memory.push(held);
+                }
+                Source::Filesystem { .. } | Source::File { .. } => {}
+            }
+        }
+        Ok((trees, memory))
     }
 
     fn start(&mut self, call: u64, id: &str) -> Result<Answer> {

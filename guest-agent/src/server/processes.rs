@@ -8,7 +8,7 @@
 //! ```
 //! An exec'd process begins at Starting.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd};
+use std::{collections::BTreeMap, os::fd::OwnedFd, rc::Rc};
 
 use dewar_protocol::{ErrorKind, ExitStatus, ProcessRef, Reply, Stdio, WindowSize};
 use rustix::{
@@ -26,6 +26,7 @@ use crate::{
         report::{self, Message},
     },
     container::{
+        memory::Held,
         namespaces::{Namespaces, Pins, Whose},
         rootfs::Rootfs,
         spawn::Spawned,
@@ -39,6 +40,9 @@ use crate::{
 pub struct Container {
     pub cgroup: Cgroup,
     pub rootfs: Rootfs,
+    /// Memory that it shares with others.
+    #[expect(dead_code, reason = "it is there to be dropped with the container")]
+    pub memory: Vec<Rc<Held>>,
     pub namespaces: Namespaces,
     /// Its namespaces, from the moment it is ready until it is deleted.
     pub pins: Option<Pins>,

@@ -16,10 +16,14 @@ use serde_json::Value;
 use super::hooks::{self, Hooks};
 use super::idmap::IdMaps;
 use super::sandbox::SandboxSpec;
+use super::shared_memory::SharedMemory;
 use super::state::Record;
 use super::support;
 use crate::engine::EngineChoice;
 use crate::{Error, ErrorKind, ResultExt, machine_memory_mib, machine_vcpus};
+
+/// Shared memory that a machine without limits has room for anyway; docker's and podman's default.
+const USUAL_SHARED_MIB: u64 = 64;
 
 /// Something of the host that the guest shall see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,11 +126,11 @@ impl Plan {
             target: "/".into(),
             id_maps: None,
         }];
-        share_mounts(&mut spec, &bundle, &key, &mut shares)?;
+        let shared_memory = share_mounts(&mut spec, &bundle, &key, &mut shares)?;
         let (joins, joined_sandbox, network) = namespaces(&mut spec, wishes.others)?;
         let annotations = annotations(&spec);
         let resources = take_resources(&mut spec)?;
-        let sandbox = machine(&spec, &annotations, resources.as_ref())?;
+        let sandbox = machine(&spec, &annotations, resources.as_ref(), shared_memory)?;
         let process = spec.get_mut("process").ok_or_else(|| invalid("config.json has no process"))?;
         if annotations.get("run.oci.keep_original_groups").is_some_and(|value| value != "0") {
             keep_groups(process)?;
@@ -200,8 +204,10 @@ fn annotations(spec: &Value) -> BTreeMap<String, String> {
     entries.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// Turns every bind mount into a share, and its source into the share's place in the guest.
-fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Share>) -> Result<(), Error> {
+/// Turns every bind mount into a share, and its source into the share's place in the guest. The answer is how many bytes of
+/// memory are in the place of others.
+fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Share>) -> Result<u64, Error> {
+    let mut bytes: u64 = 0;
     let linux = spec.get("linux").cloned().unwrap_or_default();
     let mounts = spec.get_mut("mounts").and_then(Value::as_array_mut);
     for (number, mount) in mounts.into_iter().flatten().enumerate() {
@@ -225,13 +231,20 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
             continue;
         }
         let id_maps = IdMaps::take(mount, &linux)?;
+        if id_maps.is_none()
+            && let Some(memory) = SharedMemory::at(&path)?
+        {
+            memory.replace(mount);
+            bytes = bytes.saturating_add(memory.size);
+            continue;
+        }
         let name = format!("{key}.{number}");
         mount["source"] = Value::String(format!("{SHARED_DIR}/{name}"));
         mount["type"] = Value::String("bind".into());
         let read_only = has(&["ro", "rro"]);
         shares.push(Share { name, path, read_only, recursive: !has(&["bind"]), target: target.into(), id_maps });
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Filesystems that show a kernel: a container of Dewar has a kernel of its own, and is shown that one's.
@@ -249,7 +262,8 @@ fn kernel_filesystem(path: &Path) -> Result<Option<&'static str>, Error> {
     Ok(KINDS.iter().find(|(known, _)| *known == magic).map(|(_, kind)| *kind))
 }
 
-fn own_filesystem(mount: &mut Value, kind: &str) {
+/// Makes a bind mount one of a filesystem of the guest's kernel.
+pub(super) fn own_filesystem(mount: &mut Value, kind: &str) {
     mount["type"] = Value::String(kind.into());
     mount["source"] = Value::String(kind.into());
     if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
@@ -332,6 +346,7 @@ fn machine(
     spec: &Value,
     annotations: &BTreeMap<String, String>,
     resources: Option<&LinuxResources>,
+    shared_memory: u64,
 ) -> Result<SandboxSpec, Error> {
     let memory = resources.and_then(|r| r.memory().as_ref()?.limit()).and_then(|limit| u64::try_from(limit).ok());
     let cpu = resources.and_then(|r| r.cpu().as_ref());
@@ -349,6 +364,10 @@ fn machine(
         vcpus: machine_vcpus(cpus, set),
         memory_mib: machine_memory_mib(memory.filter(|limit| *limit > 0)),
     };
+    // A limit counts shared memory as well.
+    if memory.is_none() {
+        sandbox.memory_mib += (shared_memory >> 20).saturating_sub(USUAL_SHARED_MIB).min(1 << 20);
+    }
     let wanted = |name: &str| annotations.get(&format!("dev.dewar.{name}"));
     if let Some(text) = wanted("vcpus") {
         let vcpus = text.parse().ok().filter(|n| (1..=32).contains(n));

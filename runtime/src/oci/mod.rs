@@ -16,6 +16,7 @@ mod link;
 mod monitor;
 mod network;
 mod sandbox;
+mod shared_memory;
 mod signals;
 pub mod spec_template;
 mod state;

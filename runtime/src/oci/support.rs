@@ -40,7 +40,7 @@ const ROWS: &[Row] = &[
     (
         "mounts[].source",
         Both,
-        "of bind mounts: a directory or file of the host, shared by virtio-fs; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own",
+        "of bind mounts: a directory or file of the host, shared by virtio-fs; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own; of a tmpfs named shm, as engines make it for /dev/shm: memory of the guest, the same for containers with the same source",
     ),
     (
         "mounts[].options",

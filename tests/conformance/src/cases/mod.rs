@@ -135,6 +135,7 @@ cases! {
     seccomp_errno,
     seccomp_kill,
     sigkill_of_the_pid_ends_it,
+    shared_memory_of_an_engine,
     signal_to_the_pid_reaches_init,
     spec_makes_a_configuration,
     start_twice,
