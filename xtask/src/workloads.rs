@@ -54,15 +54,15 @@ fn make(step: &mut Step, work: &Path) -> Result<()> {
     let mut mmdebstrap = debian::mmdebstrap(&PACKAGES);
     mmdebstrap.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
     // A case makes a database of its own.
-    mmdebstrap.arg("--customize-hook=chroot \"$1\" sh -c 'pg_dropcluster $(pg_lsclusters -h | cut -d\" \" -f1,2)'");
+    mmdebstrap.arg("--customize-hook=chroot \"$1\" sh -c 'set -- $(pg_lsclusters -h) && pg_dropcluster \"$1\" \"$2\"'");
     let download = format!("APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get download -q {}", OFFERED.join(" "));
     mmdebstrap.arg(format!("--customize-hook=cd \"$DEWAR_OFFERED\" && {download}")).env("DEWAR_OFFERED", &offered);
     step.command_with_progress(mmdebstrap.arg(RELEASE).arg(&root), |line| Some(line.chars().take(60).collect()))?;
+    // podman wants a short path.
+    let run = tempfile::tempdir().context("Failed to make a folder")?;
     let mut podman = Command::new("podman");
-    podman.arg("--root").arg(work.join("store")).arg("--runroot").arg(work.join("run"));
+    podman.arg("--root").arg(work.join("store")).arg("--runroot").arg(run.path());
     podman.args(["--storage-driver", "overlay", "import", "-q", "--change", "CMD bash"]).arg(&root).arg("debian");
     step.command(&mut podman)?;
-    fs::remove_file(&root).with_context(|| format!("Failed to remove {}", root.display()))?;
-    let run = work.join("run");
-    fs::remove_dir_all(&run).with_context(|| format!("Failed to remove {}", run.display()))
+    fs::remove_file(&root).with_context(|| format!("Failed to remove {}", root.display()))
 }
