@@ -20,8 +20,9 @@ const PACKAGES: [&str; 8] =
     ["curl", "gcc", "libc6-dev", "nginx-light", "postgresql", "python3", "redis-server", "sqlite3"];
 /// A program and what it needs that is not in the image.
 const OFFERED: [&str; 3] = ["jq", "libjq1", "libonig5"];
-/// Large, and of no use without a just-in-time compiler in the database, link-time optimization and sanitizers.
-const LEFT_OUT: [&str; 8] = [
+/// Large, and of no use without locales, a just-in-time compiler in the database, link-time optimization and sanitizers.
+const LEFT_OUT: [&str; 9] = [
+    "/usr/share/i18n/*",
     "/usr/lib/*/libLLVM*",
     "/usr/lib/*/libz3*",
     "/usr/lib/postgresql/*/lib/bitcode/*",
