@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::kernel::Recipe;
-use crate::lab::groups::{Group, Phase, Tally, tests_of};
+use crate::lab::groups::{Group, Phase, SILENCE, Tally, tests_of};
 use crate::lab::{self, Disk, Lab};
 use crate::packages;
 use crate::places::Places;
@@ -33,6 +34,8 @@ const WORKLOADS: &str = "workload_";
 /// What tells these cases where the image is.
 const WORKLOADS_ENV: &str = "DEWAR_CASES_WORKLOADS";
 
+/// How long such a case may take in the lab: a database is made by a machine in an emulated one.
+const WORKLOADS_SILENCE: Duration = Duration::from_secs(10 * 60);
 /// Where it is in the lab.
 const LAB_IMAGE: &str = "/opt/workloads";
 
@@ -189,11 +192,13 @@ fn lab_groups(places: &Places, bzimage: &Path, image: Option<PathBuf>) -> Result
     let group = |test: &str, package: &str, memory_mib: u32, env: &[String]| -> Result<Group> {
         let program = runner(places, package, test)?;
         let (name, env) = (format!("{test} on kvm"), env.to_vec());
-        Ok(Group { name, program, env, files: Vec::new(), disks: Vec::new(), memory_mib, chosen: Vec::new() })
+        let (files, disks, chosen) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Group { name, program, env, files, disks, memory_mib, silence: SILENCE, chosen })
     };
     let mut clients = Group { chosen: CLIENTS.to_vec(), ..group("clients", "dewar-cases", 4096, &env)? };
     if let Some(from) = image {
         clients.env.push(format!("{WORKLOADS_ENV}={LAB_IMAGE}"));
+        clients.silence = WORKLOADS_SILENCE;
         clients.disks.push(Disk { from, at: LAB_IMAGE.into() });
     }
     let oci = ["OCI_RUNTIME=/opt/dewar/bin/dewar-oci", "DEWAR_ENGINE=kvm"].map(Into::into);
