@@ -112,7 +112,7 @@ fn print(text: &str) -> Result<(), Error> {
     std::io::stdout().write_all(text.as_bytes()).context(|| "Cannot write to standard output".into())
 }
 
-/// JSON in one line, as `list` has it.
+/// JSON in one line, as `list` and `events` have it.
 fn print_line(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(value).context(|| "Cannot encode the answer".into())?;
     print(&format!("{text}\n"))
@@ -144,8 +144,7 @@ fn write_spec(bundle: &Path, rootless: bool) -> Result<(), Error> {
 fn print_events(oci: &Oci, id: &str, interval: &str, once: bool) -> Result<(), Error> {
     let interval = oci::parse_duration_ms(interval)?;
     loop {
-        let event = events::stats_event(id, &oci.stats(id)?);
-        print(&format!("{event}\n"))?;
+        print_line(&events::stats_event(id, &oci.stats(id)?))?;
         if once || oci.wait_end(id, interval)? || oci.state(id)?.status == Status::Stopped {
             return Ok(());
         }
