@@ -121,16 +121,16 @@ pub(super) fn state_json(state: &State) -> Vec<u8> {
 /// Where hooks run, and where their output goes.
 #[derive(Debug)]
 pub(super) struct Place<'a> {
-    bundle: &'a Path,
+    folder: &'a Path,
     /// Files of the annotations that crun knows.
     stdout: Option<&'a str>,
     stderr: Option<&'a str>,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn of(bundle: &'a Path, annotations: &'a BTreeMap<String, String>) -> Self {
+    pub(super) fn of(folder: &'a Path, annotations: &'a BTreeMap<String, String>) -> Self {
         let file = |stream| annotations.get(&format!("run.oci.hooks.{stream}")).map(String::as_str);
-        Self { bundle, stdout: file("stdout"), stderr: file("stderr") }
+        Self { folder, stdout: file("stdout"), stderr: file("stderr") }
     }
 }
 
@@ -139,7 +139,7 @@ fn appended(path: &str) -> Result<File, Error> {
     file.context(|| format!("cannot open {path} for a hook's output"))
 }
 
-/// Runs hooks in their order, in the bundle's folder, with the state on standard input.
+/// Runs hooks in their order, with the state on standard input.
 ///
 /// # Errors
 /// The first failure, which ends the row; after the container's start or end hooks that fail are warned of, and the
@@ -178,7 +178,7 @@ fn run_one(hook: &Hook, place: &Place<'_>, state: &[u8]) -> Result<(), Error> {
     let stdout = place.stdout.map(appended).transpose()?.map_or_else(Stdio::null, Stdio::from);
     command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0);
     // After the container's end there may be no bundle left.
-    command.current_dir(if place.bundle.is_dir() { place.bundle } else { Path::new("/") });
+    command.current_dir(if place.folder.is_dir() { place.folder } else { Path::new("/") });
     signals::unblocked(&mut command);
     let mut child = command.spawn().context(|| format!("cannot run {name}"))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -232,8 +232,8 @@ mod tests {
         Hook { path: "/bin/sh".into(), args, env: Some(vec!["A=1".into()]), timeout }
     }
 
-    fn place(bundle: &str) -> Place<'_> {
-        Place { bundle: Path::new(bundle), stdout: None, stderr: None }
+    fn place(folder: &str) -> Place<'_> {
+        Place { folder: Path::new(folder), stdout: None, stderr: None }
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let made = dir.path().join("made");
         let hooks = [shell("exit 1", None), shell(&format!(": > {}", made.display()), None)];
-        run(Moment::Poststop, &hooks, &Place { bundle: &dir.path().join("gone"), stdout: None, stderr: None }, b"{}")
+        run(Moment::Poststop, &hooks, &Place { folder: &dir.path().join("gone"), stdout: None, stderr: None }, b"{}")
             .expect("only warned of");
         assert!(made.exists());
     }

@@ -366,7 +366,9 @@ impl Settling {
             }
         };
         let state = hooks::state_json(&self.record.state(Status::Creating));
-        hooks::run(hooks::Moment::CreateContainer, hooks, &self.record.hooks_place(), &state)?;
+        // Where runc runs them.
+        let place = hooks::Place::of(&self.record.rootfs, &self.record.annotations);
+        hooks::run(hooks::Moment::CreateContainer, hooks, &place, &state)?;
         self.record.creating = false;
         // From the container's root the folder is not to be reached.
         self.folder.write(&self.record)?;

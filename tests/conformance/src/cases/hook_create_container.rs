@@ -16,8 +16,9 @@ pub fn run(host: &Host) -> Result<()> {
     // The namespaces are the process's; the mount point is made, and its mount in these namespaces alone.
     let script = format!(
         "cat >{0}/told; for kind in net mnt; do readlink /proc/self/ns/$kind; done >{0}/namespaces; \
-         test -e rootfs/made/given && echo seen >rootfs/seen-by-hook",
-        host.folder().display()
+         test -e {1}/made/given && echo seen >{1}/seen-by-hook",
+        host.folder().display(),
+        bundle.path.join("rootfs").display()
     );
     bundle.set("/hooks/createContainer", json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]));
     let mut container = bundle.script("cat /seen-by-hook").create()?;
