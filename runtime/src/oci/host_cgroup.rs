@@ -74,6 +74,20 @@ struct Hierarchy {
     mount: PathBuf,
 }
 
+impl Group {
+    /// When it is frozen: the file that says so, and what is to be written there to thaw it.
+    fn frozen(&self) -> Option<(&'static str, &'static str)> {
+        let states = [
+            ("cgroup.freeze", "1", "0"),
+            ("freezer.state", "FROZEN", "THAWED"),
+            ("freezer.state", "FREEZING", "THAWED"),
+        ];
+        let holds =
+            |file: &str, word: &str| fs::read_to_string(self.path.join(file)).is_ok_and(|text| text.trim() == word);
+        states.into_iter().find(|(file, word, _)| holds(file, word)).map(|(file, _, thawed)| (file, thawed))
+    }
+}
+
 impl HostCgroup {
     /// Makes the group, sets its limits and puts the container's process into it.
     pub(super) fn create(wanted: &Wanted<'_>, manager: CgroupManager) -> Result<Self, Error> {
@@ -146,22 +160,22 @@ impl HostCgroup {
 
     /// Whoever enters a frozen group stands still in it.
     fn check_thawed(&self) -> Result<(), Error> {
-        let holds = |group: &Group, file: &str, word: &str| {
-            fs::read_to_string(group.path.join(file)).is_ok_and(|text| text.trim() == word)
-        };
-        let frozen = |group: &&Group| {
-            holds(group, "cgroup.freeze", "1")
-                || ["FROZEN", "FREEZING"].iter().any(|state| holds(group, "freezer.state", state))
-        };
-        match self.groups.iter().find(frozen) {
+        match self.groups.iter().find(|group| group.frozen().is_some()) {
             Some(group) => {
-                let text = format!(
-                    "container's cgroup unexpectedly frozen: thaw {}, or give another cgroupsPath",
-                    group.path.display()
-                );
+                let path = group.path.display();
+                let text = format!("container's cgroup unexpectedly frozen: thaw {path}, or give another cgroupsPath");
                 Err(Error::new(ErrorKind::State, text))
             }
             None => Ok(()),
+        }
+    }
+
+    /// What is frozen cannot even be killed, on v1.
+    pub(super) fn thaw(&self) {
+        for group in &self.groups {
+            if let Some((file, thawed)) = group.frozen() {
+                let _ = fs::write(group.path.join(file), thawed);
+            }
         }
     }
 
@@ -525,6 +539,13 @@ mod tests {
             let group = HostCgroup { groups: Vec::new(), unit: None };
             assert_eq!(group.join_all(&[hierarchy], Path::new("box"), &wanted).is_ok(), taken, "{state}");
             assert_eq!(dir.path().join("box/cgroup.procs").exists(), taken);
+            let path = dir.path().join("box");
+            let groups = vec![Group { controllers: Vec::new(), path: path.clone(), made: Vec::new() }];
+            HostCgroup { groups, unit: None }.thaw();
+            assert!(
+                ["0", "THAWED"].contains(&fs::read_to_string(path.join(file)).expect("is there").trim()),
+                "{state}"
+            );
         }
     }
 

@@ -48,6 +48,7 @@ use crate::control::wire::Wire;
 use crate::control::{ControlError, StreamMask, Streams};
 use crate::supervisor::unexpected;
 use crate::{Error, ErrorKind, Paths, ResultExt};
+use host_cgroup::HostCgroup;
 use link::Link;
 use monitor::{Create, Created};
 use state::{Folder, Record, check_id, wait_end};
@@ -373,6 +374,7 @@ impl Oci {
             return Err(state_error(text));
         }
         if let Some(process) = record.process() {
+            record.cgroup.iter().for_each(HostCgroup::thaw);
             let reference = ProcessRef { container: id.to_owned(), exec: None };
             let request = Request::Signal { process: reference, signal: libc::SIGKILL, all: false };
             let asked = Link::connect(&record.sandbox).and_then(|mut link| link.agent_done(request));

@@ -29,6 +29,7 @@ cases! {
     default_devices,
     default_links,
     delete_force_created,
+    delete_force_frozen,
     delete_force_unknown,
     delete_running,
     device_rules,
