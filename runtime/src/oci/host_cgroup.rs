@@ -227,8 +227,10 @@ impl HostCgroup {
         if self.groups.iter().any(|group| group.path.exists()) { stopped } else { Ok(()) }
     }
 
+    /// Waits until nothing is left in the groups that were made; what others put into theirs may live on.
     fn wait_empty(&self, deadline: Instant) {
-        for procs in self.groups.iter().map(|group| group.path.join("cgroup.procs")) {
+        let made = self.groups.iter().filter(|group| group.made.contains(&group.path));
+        for procs in made.map(|group| group.path.join("cgroup.procs")) {
             let member = || fs::read_to_string(&procs).ok()?.lines().next()?.parse().ok();
             while let Some(pid) = member() {
                 let left = deadline.saturating_duration_since(Instant::now());
