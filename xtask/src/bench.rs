@@ -47,7 +47,13 @@ struct Figure {
     values: Vec<f64>,
 }
 
-pub fn bench(places: &Places) -> Result<ExitCode> {
+/// What the parts are called.
+pub fn names() -> [&'static str; PARTS.len()] {
+    PARTS.map(|(part, ..)| part)
+}
+
+/// Measures `parts`; none are all of them.
+pub fn bench(places: &Places, parts: &[String]) -> Result<ExitCode> {
     let mut steps = Steps::new(places, stage::STEPS + lab::STEPS + 1)?;
     stage::stage(&mut steps, places)?;
     let lab = lab::prepare(&mut steps, places)?;
@@ -56,8 +62,14 @@ pub fn bench(places: &Places) -> Result<ExitCode> {
         program = stage::build_program(step, places, &PROGRAM)?.into();
         Ok(Outcome::Done)
     })?;
+    let target = places.root.join(PAGE);
+    let before = fs::read_to_string(&target).unwrap_or_default();
     let mut page = HEAD.to_owned();
     for (part, place, title) in PARTS {
+        if !parts.is_empty() && !parts.iter().any(|wanted| wanted == part) {
+            page.push_str(kept(&before, title));
+            continue;
+        }
         eprintln!("\nmeasuring: {part} …");
         let text = match place {
             Where::Host => run_on_host(places, part, &program)?,
@@ -69,11 +81,23 @@ pub fn bench(places: &Places) -> Result<ExitCode> {
         ensure!(!figures.is_empty(), "The measuring program measured nothing");
         write!(page, "\n## {title}\n{}", table(&figures))?;
     }
-    let target = places.root.join(PAGE);
     files::replace(&target, |file| std::io::Write::write_all(file, page.as_bytes()))
         .with_context(|| format!("Failed to write {PAGE}"))?;
     println!("\n{page}\nWritten to {PAGE}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A table of the page as it is, with its title; nothing when it has none.
+fn kept<'a>(page: &'a str, title: &str) -> &'a str {
+    let Some((start, _)) = page.match_indices("\n## ").find(|(at, mark)| {
+        let rest = page.get(at + mark.len()..).and_then(|rest| rest.strip_prefix(title));
+        rest.is_some_and(|rest| rest.starts_with('\n'))
+    }) else {
+        return "";
+    };
+    let section = page.get(start..).unwrap_or_default();
+    let end = section.get(1..).and_then(|rest| rest.find("\n## ")).map_or(section.len(), |end| end + 1);
+    section.get(..end).unwrap_or_default()
 }
 
 fn run_on_host(places: &Places, part: &str, program: &OsString) -> Result<String> {
@@ -133,6 +157,15 @@ fn median(sorted: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_is_not_measured_is_kept() {
+        let page = "# Head\n\n## One\n\n| a |\n\n## Two\n\n| b |\n";
+        assert_eq!(kept(page, "One"), "\n## One\n\n| a |\n");
+        assert_eq!(kept(page, "Two"), "\n## Two\n\n| b |\n");
+        assert_eq!(kept(page, "Tw"), "");
+        assert_eq!(kept(page, "Three"), "");
+    }
 
     #[test]
     fn figures_become_rows() {

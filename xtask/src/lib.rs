@@ -59,7 +59,11 @@ enum Task {
         with: Vec<String>,
     },
     /// Measure starts, memory and throughput in the lab; write docs/benchmarks.md.
-    Bench,
+    Bench {
+        /// Only these tables; the others stay as they are.
+        #[arg(value_name = "PART", value_parser = bench::names())]
+        parts: Vec<String>,
+    },
     /// Run a command (or a shell) in the nested machine that has a true /dev/kvm.
     Lab(lab::LabArgs),
     /// Build the initramfs, the default image and the scratch disk.
@@ -93,7 +97,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Test { filter } => test::test(&places, filter.as_deref()),
         Task::Check => check::check(&places).map(|()| ExitCode::SUCCESS),
         Task::Kernel { with } => kernel::task(&places, &with).map(|()| ExitCode::SUCCESS),
-        Task::Bench => bench::bench(&places),
+        Task::Bench { parts } => bench::bench(&places, &parts),
         Task::Lab(args) => lab::task(&places, args),
         Task::Rootfs => stage::rootfs(&places).map(|()| ExitCode::SUCCESS),
         Task::Install { prefix } => install::install(&places, &prefix).map(|()| ExitCode::SUCCESS),
