@@ -33,21 +33,26 @@ impl Paths {
                 let root = std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?;
                 (root.clone(), root.join("run"))
             }
-            None if is_root_of_the_host() => ("/var/lib/dewar".into(), "/run/dewar".into()),
-            None => {
-                let data = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|h| h.join(".local/share")));
-                let data = data.ok_or_else(|| {
-                    Error::new(ErrorKind::Invalid, "Neither HOME nor XDG_DATA_HOME is set: give --root DIR")
-                })?;
-                let run = from_env("XDG_RUNTIME_DIR").unwrap_or_else(|| data.clone());
-                (data.join("dewar"), run.join("dewar"))
-            }
+            None if is_root_of_the_host() => ("/var/lib/dewar".into(), usual_run()?),
+            None => (user_data()?, usual_run()?),
         };
         check_length(root, &run)?;
         for dir in [&data, &run] {
             make_private_dir(dir)?;
         }
         Self::of_program(data, run)
+    }
+
+    /// The folder of what runs, without [`Self::find`]'s other ones; engines do not tell their runtimes where the user's
+    /// home is.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn run_only() -> Result<PathBuf, Error> {
+        let run = usual_run()?;
+        check_length(None, &run)?;
+        make_private_dir(&run)?;
+        Ok(run)
     }
 
     /// The installation that the running program is of, with these folders for state.
@@ -90,6 +95,20 @@ fn is_root_of_the_host() -> bool {
 fn is_of_a_user(uid_map: &str) -> bool {
     let mut words = uid_map.split_whitespace();
     words.next() == Some("0") && words.next().is_some_and(|outside| outside != "0")
+}
+
+fn usual_run() -> Result<PathBuf, Error> {
+    if is_root_of_the_host() {
+        return Ok("/run/dewar".into());
+    }
+    from_env("XDG_RUNTIME_DIR").map_or_else(user_data, |run| Ok(run.join("dewar")))
+}
+
+fn user_data() -> Result<PathBuf, Error> {
+    let data = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|home| home.join(".local/share")));
+    let data =
+        data.ok_or_else(|| Error::new(ErrorKind::Invalid, "Neither HOME nor XDG_DATA_HOME is set: give --root DIR"))?;
+    Ok(data.join("dewar"))
 }
 
 fn check_length(root: Option<&Path>, run: &Path) -> Result<(), Error> {

@@ -120,7 +120,7 @@ impl Oci {
         let given = root.is_some();
         let root = match root {
             Some(root) => std::path::absolute(root).context(|| format!("Cannot resolve {}", root.display()))?,
-            None => run_dir()?.join("oci-state"),
+            None => Paths::run_only()?.join("oci-state"),
         };
         Ok(Self { root, given, cgroups })
     }
@@ -256,7 +256,7 @@ impl Oci {
         let request = Create {
             plan,
             folder: folder.path.clone(),
-            run: run_dir()?,
+            run: Paths::run_only()?,
             cgroups: self.cgroups,
             streams: StreamMask {
                 stdin: streams.stdin.is_some(),
@@ -472,11 +472,6 @@ fn bundle_terminal(path: &Path) -> Result<bool, Error> {
     let spec: serde_json::Value =
         serde_json::from_slice(&text).kind(ErrorKind::Invalid, || format!("{} does not parse", path.display()))?;
     Ok(spec.pointer("/process/terminal").and_then(serde_json::Value::as_bool).unwrap_or(false))
-}
-
-/// Sockets and state that do not survive a reboot.
-fn run_dir() -> Result<PathBuf, Error> {
-    Ok(Paths::find(None)?.run)
 }
 
 /// Its own messages go to a file, since it outlives its parent's terminal.
