@@ -117,6 +117,7 @@ impl Init<'_> {
             std::fs::write(path, value).doing(|| format!("Writing {value:?} to {} failed", path.display()))?;
         }
         let mut shared = shared.iter().copied();
+        let mut unsealed = Vec::new();
         for mount in &plan.mounts {
             let own_group = match mount.source {
                 // What it sees of the others' groups would be theirs.
@@ -127,13 +128,16 @@ impl Init<'_> {
             };
             let given =
                 matches!(mount.source, Source::Shared { .. } | Source::Memory { .. }).then(|| shared.next()).flatten();
-            mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
+            let tree = mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
+            unsealed.extend(tree.map(|tree| (tree, mount)));
         }
         devices::populate(root.fd(), &plan.devices, plan.namespaces.user != Whose::Sandbox)?;
         let cwd = &plan.process.cwd;
         paths::ensure(root.fd(), cwd, Missing::Directory)
             .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
-        Ok(())
+        unsealed.iter().try_for_each(|(tree, mount)| {
+            tree.seal().doing(|| format!("Making {} read-only failed", mount.target.display()))
+        })
     }
 
     /// What has to wait until nothing more is written to the root.

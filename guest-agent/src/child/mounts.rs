@@ -31,11 +31,23 @@ use crate::{
 
 const READ_ONLY: wanted::Attributes = wanted::Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
 
+/// A tmpfs that is to be read-only once everything that lies in it has been made.
+pub struct Unsealed {
+    tree: OwnedFd,
+    change: Change,
+}
+
+impl Unsealed {
+    pub fn seal(&self) -> std::io::Result<()> {
+        change(&self.tree, self.change)
+    }
+}
+
 /// Makes one mount of the specification. `given`: the detached mount, where the agent has it.
-pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result<()> {
+pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result<Option<Unsealed>> {
     let failed = || format!("Mounting {} failed", mount.target.display());
     match &mount.source {
-        Source::Filesystem { .. } if given.is_some() => make_bound(root, mount, given),
+        Source::Filesystem { .. } if given.is_some() => make_bound(root, mount, given).map(|()| None),
         Source::Filesystem { kind, name, options, copy_up } => {
             let target = paths::ensure(root.fd(), &mount.target, Missing::Directory).doing(failed)?;
             if matches!(*kind, "proc" | "sysfs") {
@@ -54,14 +66,18 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
             attach(&tree, target.as_fd()).doing(failed)?;
             let change = mount.change;
             let change = if whole { Change { tree: change.top, ..change } } else { change };
-            self::change(&tree, change).doing(failed)
+            // Mount points and devices, as those of /dev, are made in it yet.
+            if *kind == "tmpfs" && (change.top.set | change.tree.set) & libc::MOUNT_ATTR_RDONLY != 0 {
+                return Ok(Some(Unsealed { tree, change }));
+            }
+            self::change(&tree, change).doing(failed).map(|()| None)
         }
         Source::File { number } => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let tree = open_tree(CWD, root.file(*number), flags).doing(failed)?;
-            bound(root, mount, tree.as_fd()).doing(failed)
+            bound(root, mount, tree.as_fd()).doing(failed).map(|()| None)
         }
-        Source::Shared { .. } | Source::Memory { .. } => make_bound(root, mount, given),
+        Source::Shared { .. } | Source::Memory { .. } => make_bound(root, mount, given).map(|()| None),
     }
 }
 

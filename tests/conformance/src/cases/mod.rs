@@ -94,6 +94,7 @@ cases! {
     mount_bind_file,
     mount_bind_read_only,
     mount_bind_relative,
+    mount_dev_read_only,
     mount_flags,
     mount_id_mapped,
     mount_order,
