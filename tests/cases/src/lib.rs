@@ -172,6 +172,7 @@ fn context(case: &'static str, root: PathBuf) -> Result<Host> {
 
 /// Runs all cases, as the test runner's arguments say, and exits. `threads`: when they cannot run as the arguments say.
 pub fn main(cases: Vec<Case>, threads: Option<usize>) -> ! {
+    expect_signals();
     let mut arguments = libtest_mimic::Arguments::from_args();
     // Guests are heavy: as many at a time as there are cores, unless told otherwise.
     let cores = || Some(std::thread::available_parallelism().map_or(1, Into::into));
@@ -186,6 +187,14 @@ pub fn main(cases: Vec<Case>, threads: Option<usize>) -> ! {
         let _ = std::fs::remove_dir_all(root);
     }
     conclusion.exit()
+}
+
+/// Who started this may ignore signals, as shells make their background jobs do, and programs would inherit that.
+fn expect_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the default is a valid action, and no thread that could be ended by it exists yet.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// A case that failed may have left machines running under names that nobody chose.
