@@ -9,6 +9,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ struct Sandbox {
     /// Why the machine ended, once it has.
     fate: Mutex<Option<String>>,
     fate_known: Condvar,
+    /// The machine has been asked to end: calls that break off with it need no reason.
+    ending: AtomicBool,
     /// Becomes readable when the last member has gone.
     empty: std::os::fd::OwnedFd,
     /// How many requests have come whose answers have not been sent.
@@ -140,6 +143,7 @@ fn start(paths: &Paths, dir: &Path, spec: &SandboxSpec) -> Result<Started, Error
         members: Mutex::new(0),
         fate: Mutex::new(None),
         fate_known: Condvar::new(),
+        ending: AtomicBool::new(false),
         empty,
         answering: Mutex::new(0),
         answered: Condvar::new(),
@@ -251,6 +255,7 @@ impl Sandbox {
         let mut settled =
             deleted.map(|_| ()).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
         if last {
+            self.ending.store(true, Ordering::Release);
             let synced = self.agent.call_for(Request::Shutdown, PATIENCE);
             settled = settled.and(match synced {
                 Ok(Reply::Done) => Ok(()),
@@ -271,7 +276,7 @@ impl Sandbox {
 
     /// When the machine has just ended, its own reason is the better one.
     fn explain(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Machine {
+        if error.kind() != ErrorKind::Machine || self.ending.load(Ordering::Acquire) {
             return error;
         }
         let moment = Duration::from_secs(1);
