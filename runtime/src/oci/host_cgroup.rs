@@ -232,15 +232,22 @@ impl HostCgroup {
         let made = self.groups.iter().filter(|group| group.made.contains(&group.path));
         for procs in made.map(|group| group.path.join("cgroup.procs")) {
             let member = || fs::read_to_string(&procs).ok()?.lines().next()?.parse().ok();
+            let mut ended = None;
             while let Some(pid) = member() {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-                match process {
-                    Some(process) if !wait_end(&process, left) => return,
-                    // It has ended; the kernel may take a moment more to take it out of its group.
-                    _ if left.is_zero() => return,
-                    _ => std::thread::sleep(MOMENT),
+                if left.is_zero() {
+                    return;
                 }
+                if ended == Some(pid) {
+                    // The kernel takes a moment more to take it out of its group.
+                    std::thread::sleep(MOMENT);
+                    continue;
+                }
+                let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+                if process.is_some_and(|process| !wait_end(&process, left)) {
+                    return;
+                }
+                ended = Some(pid);
             }
         }
     }
