@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use dewar_protocol::CAPABILITIES;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
 use rustix::{
     io::{self, Errno},
@@ -118,7 +119,7 @@ impl CapabilitySets {
 fn number(name: &str) -> Option<u32> {
     let prefix = name.get(..4).filter(|start| start.eq_ignore_ascii_case("CAP_"));
     let bare = prefix.and_then(|_| name.get(4..)).unwrap_or(name);
-    (0u32..).zip(NAMES).find(|(_, known)| known.eq_ignore_ascii_case(bare)).map(|(number, _)| number)
+    (0u32..).zip(CAPABILITIES).find(|(_, known)| known.eq_ignore_ascii_case(bare)).map(|(number, _)| number)
 }
 
 /// Every member as a set of one.
@@ -133,54 +134,9 @@ fn known_to_kernel() -> CapabilitySet {
 
 fn name(set: CapabilitySet) -> String {
     let number = set.bits().trailing_zeros();
-    let name = usize::try_from(number).ok().and_then(|number| NAMES.get(number));
+    let name = usize::try_from(number).ok().and_then(|number| CAPABILITIES.get(number));
     name.map_or_else(|| format!("number {number}"), |name| format!("CAP_{name}"))
 }
-
-/// By number (linux/capability.h).
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// Keeps permitted capabilities over setuid(2).
 ///
@@ -297,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_table_is_complete_and_in_order() {
-        assert!((0u32..).zip(NAMES).all(|(index, name)| number(name) == Some(index)));
+        assert!((0u32..).zip(CAPABILITIES).all(|(index, name)| number(name) == Some(index)));
         assert_eq!(name(CapabilitySet::SYS_ADMIN), "CAP_SYS_ADMIN");
         assert_eq!(name(CapabilitySet::CHECKPOINT_RESTORE), "CAP_CHECKPOINT_RESTORE");
     }

@@ -16,9 +16,11 @@
 //! The guest is hostile: on the host, whatever a [`GuestMessage`] says is an allegation. Lengths are bounded here; ids,
 //! statuses and figures are for the receiver to check.
 
+mod capabilities;
 mod frame;
 mod message;
 
+pub use capabilities::CAPABILITIES;
 pub use frame::{FrameDecoder, FrameError, encode, read_frame, write_frame};
 pub use message::*;
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use dewar_protocol::CAPABILITIES;
 use serde_json::{Value, json};
 
 use crate::{Error, ErrorKind};
@@ -198,7 +199,7 @@ pub fn refuse(spec: &Value) -> Result<(), Error> {
 
 /// Takes capabilities that no kernel has out of a `process`, with a warning: the specification forbids to fail for them.
 pub(super) fn drop_unknown_capabilities(process: &mut Value) {
-    let known = |name: &str| name.strip_prefix("CAP_").is_some_and(|name| caps_names().contains(&name));
+    let known = |name: &str| name.strip_prefix("CAP_").is_some_and(|name| CAPABILITIES.contains(&name));
     let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
     let mut unknown = std::collections::BTreeSet::new();
     for list in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
@@ -391,53 +392,7 @@ pub fn features() -> Value {
 
 /// The guest's kernel has all of Linux 6.1's, CAP_CHOWN (0) to CAP_CHECKPOINT_RESTORE (40).
 fn capabilities() -> Vec<String> {
-    caps_names().iter().map(|name| format!("CAP_{name}")).collect()
-}
-
-fn caps_names() -> [&'static str; 41] {
-    [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "DAC_READ_SEARCH",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "SETGID",
-        "SETUID",
-        "SETPCAP",
-        "LINUX_IMMUTABLE",
-        "NET_BIND_SERVICE",
-        "NET_BROADCAST",
-        "NET_ADMIN",
-        "NET_RAW",
-        "IPC_LOCK",
-        "IPC_OWNER",
-        "SYS_MODULE",
-        "SYS_RAWIO",
-        "SYS_CHROOT",
-        "SYS_PTRACE",
-        "SYS_PACCT",
-        "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_NICE",
-        "SYS_RESOURCE",
-        "SYS_TIME",
-        "SYS_TTY_CONFIG",
-        "MKNOD",
-        "LEASE",
-        "AUDIT_WRITE",
-        "AUDIT_CONTROL",
-        "SETFCAP",
-        "MAC_OVERRIDE",
-        "MAC_ADMIN",
-        "SYSLOG",
-        "WAKE_ALARM",
-        "BLOCK_SUSPEND",
-        "AUDIT_READ",
-        "PERFMON",
-        "BPF",
-        "CHECKPOINT_RESTORE",
-    ]
+    CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect()
 }
 
 #[cfg(test)]
