@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,8 +50,20 @@ fn stage_rootfs(steps: &mut Steps, places: &Places) -> Result<()> {
 fn stage_kernel(step: &mut Step, places: &Places) -> Result<Outcome> {
     let recipe = Recipe::here(places, &[])?;
     let outcome = kernel::build(step, places, &recipe)?;
-    let copied = files::copy_if_changed(&recipe.dir(places).join("vmlinux"), &places.lib().join("vmlinux"))?;
-    Ok(if copied { Outcome::Done } else { outcome })
+    let built = recipe.dir(places).join("vmlinux");
+    let product = places.lib().join("vmlinux");
+    let stamp = Stamp::new("1").file(&built)?;
+    if stamp.matches(places, &product) {
+        return Ok(outcome);
+    }
+    let elf = fs::read(&built).with_context(|| format!("Failed to read {}", built.display()))?;
+    files::replace(&product, |file| {
+        let mut out = BufWriter::new(file);
+        dewar_rootfs::vmlinux::write_without_padding(&elf, &mut out)?;
+        out.flush()
+    })?;
+    stamp.record(places, &product)?;
+    Ok(Outcome::Done)
 }
 
 /// `cargo`, as the outer one found itself, in the workspace and free of what `cargo run` set for xtask.
