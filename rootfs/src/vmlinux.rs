@@ -80,7 +80,8 @@ fn split(elf: &[u8], entry: &[u8; ENTRY], table: &mut Vec<u8>) -> Option<()> {
 
 /// What lies between long padding, in whole pages from the start; the first part is there even when it is empty.
 fn parts(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut parts = Vec::from([0..bytes.len()]);
+    let mut parts = Vec::new();
+    parts.push(0..bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         let fill = bytes[at];
