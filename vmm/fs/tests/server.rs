@@ -105,7 +105,8 @@ fn the_program_does_the_same_in_its_jail_and_ends_with_the_device() {
         assert_eq!(fs::metadata(dir.path().join("null")).unwrap().rdev(), 0x103);
     }
     client.remove("top");
-    assert!(client.hang_up().unwrap().success());
+    let ended = client.hang_up().unwrap();
+    assert!(ended.success(), "{ended}");
 }
 
 #[test]
