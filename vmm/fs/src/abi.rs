@@ -31,6 +31,7 @@ pub mod init {
     pub const PARALLEL_DIROPS: u32 = 1 << 18;
     pub const POSIX_ACL: u32 = 1 << 20;
     pub const MAX_PAGES: u32 = 1 << 22;
+    pub const CACHE_SYMLINKS: u32 = 1 << 23;
     pub const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
     pub const SETXATTR_EXT: u32 = 1 << 29;
 }

@@ -197,6 +197,8 @@ impl FileSystem {
             | abi::init::PARALLEL_DIROPS
             | abi::init::POSIX_ACL
             | abi::init::MAX_PAGES
+            // A symbolic link never points elsewhere: changing one makes another file.
+            | abi::init::CACHE_SYMLINKS
             | abi::init::HANDLE_KILLPRIV_V2
             | abi::init::SETXATTR_EXT;
         let flags = offered & wanted;

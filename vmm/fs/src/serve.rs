@@ -1,7 +1,7 @@
 //! The socket to the device: any number of threads take requests from it in turn, carry them out beside each other, and
 //! write whole replies in whatever order they are ready. One slow file holds up one thread.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,10 +11,13 @@ use crate::file_system::FileSystem;
 use crate::thread::Thread;
 use crate::wire::Reply;
 
+/// Bytes read ahead: most requests are shorter, so that one system call brings one whole.
+const AHEAD: usize = 4096;
+
 /// Both directions, each for one thread at a time.
 #[derive(Debug)]
 pub struct Link {
-    requests: Mutex<UnixStream>,
+    requests: Mutex<BufReader<UnixStream>>,
     replies: Mutex<UnixStream>,
 }
 
@@ -22,7 +25,8 @@ impl Link {
     /// # Errors
     /// When the descriptor cannot be duplicated.
     pub fn new(socket: UnixStream) -> io::Result<Self> {
-        Ok(Self { requests: Mutex::new(socket.try_clone()?), replies: Mutex::new(socket) })
+        let requests = BufReader::with_capacity(AHEAD, socket.try_clone()?);
+        Ok(Self { requests: Mutex::new(requests), replies: Mutex::new(socket) })
     }
 
     /// The next request. `None` at the end.

@@ -14,9 +14,10 @@ use crate::host;
 use crate::nodes::{Node, ROOT};
 use crate::wire::{Reader, Reply};
 
-/// Nanoseconds for which the guest may believe a name and a file's attributes: none. The host changes them behind its back
-/// (`podman cp`, a volume of two containers), which must show in the very next command.
-pub(crate) const BELIEVED: u32 = 0;
+/// Nanoseconds for which the guest may believe a name and a file's attributes. The host changes them behind its back
+/// (`podman cp`, a volume of two containers), which must show in the very next command: no command begins and ends in so
+/// short a time, but the many looks that one command takes at the same directories do.
+pub(crate) const BELIEVED: u32 = 10_000_000;
 
 /// Permissions of the made-up directory.
 const ROOT_MODE: u32 = libc::S_IFDIR | 0o555;

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek, syncfs};
+use rustix::fs::{
+    FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fstatfs, fsync, seek, syncfs,
+};
 use rustix::io::{Errno, pread, pwrite};
 
 use dewar_vmm_api::fs_link::MAX_DATA;
@@ -15,8 +17,13 @@ use crate::host;
 use crate::nodes::{Node, ROOT, Stamp};
 use crate::wire::Reply;
 
-/// Seconds after which a file's time of change is certain to differ from that of its next change.
+/// Seconds after which a program's time of change is certain to differ from that of its next change.
 const SETTLED: i64 = 2;
+/// The same for other files: what a process of the host has mapped it can change without a change of the time, until the
+/// kernel has written it back.
+const SETTLED_IF_MAPPED: i64 = 60;
+/// Filesystems that write nothing back: `TMPFS_MAGIC` and `RAMFS_MAGIC`.
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// What the guest may ask for when it opens a file. Not `O_DIRECT`: the buffers here are not aligned for it.
 const GUEST_FLAGS: OFlags = OFlags::RDONLY
@@ -215,13 +222,40 @@ fn write_all(handle: &Handle, data: &[u8], offset: u64) -> Result<usize, Errno> 
     Ok(written)
 }
 
+/// Seconds after which a file's time of change stands for its contents: never where a mapping can change them in silence.
+fn settles_after(mode: u32, file_system: i64) -> Option<i64> {
+    if mode & 0o111 != 0 {
+        Some(SETTLED)
+    } else if IN_MEMORY.contains(&file_system) {
+        None
+    } else {
+        Some(SETTLED_IF_MAPPED)
+    }
+}
+
 /// What tells the file's present contents from later ones; nothing while it has changed so lately that the next change could
 /// look the same.
 fn settled_stamp(file: &std::os::fd::OwnedFd) -> Result<Option<Stamp>, Errno> {
     let stat = host::stat(file)?;
     let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok());
-    let settled = now.and_then(|now| now.checked_sub(changed.0)).is_some_and(|age| age >= SETTLED);
+    let age = now.and_then(|now| now.checked_sub(changed.0));
+    let settles = settles_after(u32::from(stat.stx_mode), fstatfs(file)?.f_type);
+    let settled = age.zip(settles).is_some_and(|(age, settles)| age >= settles);
     let modified = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
     Ok(settled.then_some(Stamp { size: stat.stx_size, changed, modified }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_mapped_and_written_settles_late_or_never() {
+        const EXT4: i64 = 0xef53;
+        assert_eq!(settles_after(0o100_755, EXT4), Some(SETTLED));
+        assert_eq!(settles_after(0o100_644, EXT4), Some(SETTLED_IF_MAPPED));
+        assert_eq!(settles_after(0o100_600, IN_MEMORY[0]), None);
+        assert_eq!(settles_after(0o100_700, IN_MEMORY[0]), Some(SETTLED));
+    }
 }
