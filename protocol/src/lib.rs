@@ -40,6 +40,8 @@ pub const SHARED_DIR: &str = "/run/dewar/shared";
 /// The source of a tmpfs mount that lies right below it names memory that the sandbox's containers share: whoever comes first
 /// makes it with its options, and it goes with the last one.
 pub const MEMORY_DIR: &str = "/run/dewar/memory";
+/// Bind mounts with sources beneath it show a part of the container's own root filesystem, as the mounts before them left it.
+pub const ROOT_DIR: &str = "/run/dewar/root";
 /// Largest frame in bytes, both directions.
 pub const MAX_FRAME: usize = 4 << 20;
 /// x86 I/O port whose byte write ends the machine in an orderly way (QEMU: `isa-debug-exit`). Value: [`EXIT_POWER_OFF`].

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -14,7 +15,8 @@ use super::{
     command::Command,
     credentials, devices, give_up,
     hooks::Hooks,
-    leave_agent, mounts,
+    leave_agent,
+    mounts::{self, Unsealed},
     paths::{self, Missing},
     pivot, reaper, report, terminal,
 };
@@ -65,12 +67,12 @@ impl Init<'_> {
             process::unshare(libc::CLONE_NEWCGROUP).doing(|| "Making the cgroup namespace failed".into())?;
         }
         let root = self.own_root()?;
-        self.furnish(&root, &shared)?;
+        let unsealed = self.furnish(&root, &shared)?;
         let who = credentials::look_up(root.fd(), &plan.process)?;
         if matches!(self.stdio, ChildStdio::Terminal) {
             terminal::attach(root.fd(), true)?;
         }
-        self.seal(&root)?;
+        self.seal(&root, &unsealed)?;
         pivot(root.fd()).doing(|| "Entering the root filesystem failed".into())?;
         mounts::propagate_root(plan.root_change)?;
         who.own_streams()?;
@@ -101,8 +103,9 @@ impl Init<'_> {
         Ok(root.at(tree))
     }
 
-    /// Mounts, devices, names and settings: everything that makes the place what the specification says.
-    fn furnish(&self, root: &Root, shared: &[BorrowedFd<'_>]) -> Result<()> {
+    /// Mounts, devices, names and settings: everything that makes the place what the specification says; what is to be
+    /// read-only in the end, with its place.
+    fn furnish(&self, root: &Root, shared: &[BorrowedFd<'_>]) -> Result<Vec<(Unsealed, &Path)>> {
         let plan = self.plan;
         if plan.namespaces.network == Whose::Own {
             network::loopback_up().doing(|| "Bringing up the loopback interface failed".into())?;
@@ -129,20 +132,21 @@ impl Init<'_> {
             let given =
                 matches!(mount.source, Source::Shared { .. } | Source::Memory { .. }).then(|| shared.next()).flatten();
             let tree = mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
-            unsealed.extend(tree.map(|tree| (tree, mount)));
+            unsealed.extend(tree.map(|tree| (tree, mount.target.as_path())));
         }
         devices::populate(root.fd(), &plan.devices, plan.namespaces.user != Whose::Sandbox)?;
         let cwd = &plan.process.cwd;
         paths::ensure(root.fd(), cwd, Missing::Directory)
             .doing(|| format!("Making the working directory {} failed", cwd.display()))?;
-        unsealed.iter().try_for_each(|(tree, mount)| {
-            tree.seal().doing(|| format!("Making {} read-only failed", mount.target.display()))
-        })
+        Ok(unsealed)
     }
 
     /// What has to wait until nothing more is written to the root.
-    fn seal(&self, root: &Root) -> Result<()> {
+    fn seal(&self, root: &Root, unsealed: &[(Unsealed, &Path)]) -> Result<()> {
         let plan = self.plan;
+        unsealed.iter().try_for_each(|(tree, target)| {
+            tree.seal().doing(|| format!("Making {} read-only failed", target.display()))
+        })?;
         plan.read_only_paths.iter().try_for_each(|path| mounts::make_read_only(root.fd(), path))?;
         mounts::mask(root.fd(), &plan.masked_paths)?;
         mounts::change_root(root.fd(), plan.root_change)

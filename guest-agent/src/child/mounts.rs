@@ -49,14 +49,13 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
     match &mount.source {
         Source::Filesystem { .. } if given.is_some() => make_bound(root, mount, given).map(|()| None),
         Source::Filesystem { kind, name, options, copy_up } => {
+            let mut options = options.clone();
+            if *kind == "tmpfs" && options.iter().all(|(key, _)| key != "mode") {
+                options.extend(mode_of(root, &mount.target).doing(failed)?);
+            }
             let target = paths::ensure(root.fd(), &mount.target, Missing::Directory).doing(failed)?;
             if matches!(*kind, "proc" | "sysfs") {
                 ordinary(root, &mount.target)?;
-            }
-            let mut options = options.clone();
-            if *kind == "tmpfs" && options.iter().all(|(key, _)| key != "mode") {
-                let mode = fstat(&target).doing(failed)?.st_mode & 0o7777;
-                options.push(("mode".into(), Some(format!("{mode:o}"))));
             }
             let (tree, whole) = filesystem_or_guest_s(kind, name, &options, failed)?;
             if *copy_up {
@@ -77,7 +76,22 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
             let tree = open_tree(CWD, root.file(*number), flags).doing(failed)?;
             bound(root, mount, tree.as_fd()).doing(failed).map(|()| None)
         }
+        Source::Root { path, recursive } => {
+            let source = paths::open(root.fd(), path, OFlags::PATH).doing_as(ErrorKind::Invalid, || {
+                format!("Opening {} of the container, the source of {}, failed", path.display(), mount.target.display())
+            })?;
+            let tree = copy(source.as_fd(), *recursive).doing(failed)?;
+            bound(root, mount, tree.as_fd()).doing(failed).map(|()| None)
+        }
         Source::Shared { .. } | Source::Memory { .. } => make_bound(root, mount, given).map(|()| None),
+    }
+}
+
+/// The mode of the folder that a tmpfs covers, as its option. Where it covers none it has the kernel's own.
+fn mode_of(root: &Root, target: &Path) -> rustix::io::Result<Option<(String, Option<String>)>> {
+    match paths::open(root.fd(), target, OFlags::PATH) {
+        Err(Errno::NOENT) => Ok(None),
+        found => Ok(Some(("mode".into(), Some(format!("{:o}", fstat(found?)?.st_mode & 0o7777))))),
     }
 }
 

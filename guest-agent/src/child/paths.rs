@@ -114,6 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_a_link_to_nothing_is_made() {
+        let base = scratch("behind");
+        let root = root_of(&base.join("root"));
+        symlink("/made/far", base.join("root/jump")).expect("links");
+        symlink("/jump/hosts", base.join("root/hosts")).expect("links");
+        ensure(root.as_fd(), Path::new("/hosts"), Missing::File).expect("makes");
+        assert!(base.join("root/made/far/hosts").is_file());
+        symlink("jump/folder", base.join("root/folder")).expect("links");
+        ensure(root.as_fd(), Path::new("/folder"), Missing::Directory).expect("makes");
+        assert!(base.join("root/made/far/folder").is_dir());
+        fs::remove_dir_all(base).expect("removes");
+    }
+
+    #[test]
     fn a_circle_of_links_ends() {
         let base = scratch("circle");
         let root = root_of(&base.join("root"));

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use dewar_protocol::ROOT_DIR;
 use oci_spec::runtime;
 
 use super::{memory, shared};
@@ -28,6 +29,8 @@ pub enum Source {
     Memory { name: String, options: String },
     /// A directory or file of the host, beneath the shared mount; `recursive`: with what is mounted there.
     Shared { path: PathBuf, recursive: bool },
+    /// A directory or file of the container's own root filesystem, with what earlier mounts brought there.
+    Root { path: PathBuf, recursive: bool },
 }
 
 /// Attributes of a mount to change, as in mount_setattr(2).
@@ -176,13 +179,16 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(absolute)
 }
 
-/// What a bind mount shows: a file that came with the container, or something that the host shares.
+/// What a bind mount shows: a file that came with the container, something that the host shares, or a part of the root.
 fn bound(mount: &runtime::Mount, recursive: bool, files: &[PathBuf]) -> Result<Source> {
     let target = absolute(mount.destination())?;
     if let Some(number) = files.iter().position(|path| *path == target) {
         return Ok(Source::File { number });
     }
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    if let Ok(path) = source.strip_prefix(ROOT_DIR) {
+        return Ok(Source::Root { path: absolute(path)?, recursive });
+    }
     shared::beneath(source)?;
     Ok(Source::Shared { path: source.to_owned(), recursive })
 }
@@ -301,6 +307,11 @@ mod tests {
         assert_eq!(source(r#""rbind","rw","rprivate""#), Ok(shared(true)));
         assert_eq!(source(r#""rbind","size=1""#), Err(ErrorKind::Invalid));
         assert_eq!(source(r#""rbind","idmap""#), Err(ErrorKind::Unsupported));
+        let own = |source: &str| mount(&format!(r#"{{"destination":"/m","source":"{source}","options":["rbind"]}}"#));
+        let root = |path: &str| Source::Root { path: path.into(), recursive: true };
+        assert_eq!(own("/run/dewar/root/a/b").expect("valid").source, root("/a/b"));
+        assert_eq!(own("/run/dewar/root").expect("valid").source, root("/"));
+        assert_eq!(own("/run/dewar/root/a\\u0000").expect_err("refused").kind, ErrorKind::Invalid);
         let other = mount(r#"{"destination":"/data","source":"/x","options":["bind"]}"#);
         assert_eq!(other.expect_err("refused").kind, ErrorKind::Invalid);
         let disk = mount(r#"{"destination":"/data","type":"ext4","source":"/dev/vda"}"#);

@@ -219,7 +219,7 @@ impl Server {
                     trees.push(tree);
                     memory.push(held);
                 }
-                Source::Filesystem { .. } | Source::File { .. } => {}
+                Source::Filesystem { .. } | Source::File { .. } | Source::Root { .. } => {}
             }
         }
         Ok((trees, memory))

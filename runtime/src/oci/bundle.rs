@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use dewar_protocol::{Join, SHARED_DIR};
+use dewar_protocol::{Join, ROOT_DIR, SHARED_DIR};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub(super) struct Plan {
     pub rootfs: PathBuf,
     pub oci_version: String,
     pub annotations: BTreeMap<String, String>,
-    /// What the agent reads: sources of bind mounts beneath [`SHARED_DIR`], paths of namespaces gone.
+    /// What the agent reads: sources of bind mounts beneath [`SHARED_DIR`] or [`ROOT_DIR`], paths of namespaces gone.
     pub spec: Vec<u8>,
     /// Path of the root filesystem in the guest.
     pub guest_root: String,
@@ -204,14 +204,20 @@ fn annotations(spec: &Value) -> BTreeMap<String, String> {
     entries.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// Turns every bind mount into a share, and its source into the share's place in the guest. The answer is how many bytes of
-/// memory are in the place of others.
+/// Turns every bind mount into a share, and its source into the share's place in the guest. `shares`: the root's. The answer
+/// is how many bytes of memory are in the place of others.
 fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Share>) -> Result<u64, Error> {
     let mut bytes: u64 = 0;
+    let rootfs = shares.first().map(|root| root.path.clone()).unwrap_or_default();
     let linux = spec.get("linux").cloned().unwrap_or_default();
     let mounts = spec.get_mut("mounts").and_then(Value::as_array_mut);
     for (number, mount) in mounts.into_iter().flatten().enumerate() {
-        let target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // Older engines give the place on the host; runc takes it, too.
+        if let Ok(inside) = Path::new(&target).strip_prefix(&rootfs) {
+            target = Path::new("/").join(inside).display().to_string();
+            mount["destination"] = Value::String(target.clone());
+        }
         let options: Vec<String> = mount
             .get("options")
             .and_then(Value::as_array)
@@ -224,6 +230,21 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
         }
         let source = mount.get("source").and_then(Value::as_str).filter(|source| !source.is_empty());
         let source = bundle.join(source.ok_or_else(|| invalid(format!("the mount on {target} has no source")))?);
+        if let Some(inside) = inside(&rootfs, &source) {
+            if IdMaps::take(mount, &linux)?.is_some() {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the mount on {target} maps ids of {}, which is in the root filesystem: only what lies elsewhere on \
+                         the host can be mapped",
+                        source.display()
+                    ),
+                ));
+            }
+            mount["source"] = Value::String(Path::new(ROOT_DIR).join(inside).display().to_string());
+            mount["type"] = Value::String("bind".into());
+            continue;
+        }
         let path = fs::canonicalize(&source)
             .kind(ErrorKind::Invalid, || format!("the source {} of the mount on {target}", source.display()))?;
         if let Some(kind) = kernel_filesystem(&path)? {
@@ -245,6 +266,14 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
         shares.push(Share { name, path, read_only, recursive: !has(&["bind"]), target: target.into(), id_maps });
     }
     Ok(bytes)
+}
+
+/// Where in the root filesystem a source lies. What is there is for the guest to see: earlier mounts of the container may have
+/// brought it, and links of the image lead nowhere but into it.
+fn inside<'a>(rootfs: &Path, source: &'a Path) -> Option<&'a Path> {
+    let above = source.ancestors().find(|above| fs::canonicalize(above).is_ok_and(|path| path == rootfs))?;
+    let inside = source.strip_prefix(above).ok()?;
+    inside.components().all(|part| matches!(part, Component::Normal(_))).then_some(inside)
 }
 
 /// Filesystems that show a kernel: a container of Dewar has a kernel of its own, and is shown that one's.
@@ -435,11 +464,56 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_on_the_host_is_one_in_the_root_filesystem() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let rootfs = fs::canonicalize(dir.path()).expect("resolves");
+        let mounts = |at: &str| serde_json::json!({"mounts": [{"destination": at, "type": "tmpfs"}]});
+        let share = Share {
+            name: "root".into(),
+            path: rootfs.clone(),
+            read_only: false,
+            recursive: true,
+            target: "/".into(),
+            id_maps: None,
+        };
+        let of = |at: &str| {
+            let mut spec = mounts(at);
+            share_mounts(&mut spec, &rootfs, "key", &mut vec![share.clone()]).expect("valid");
+            spec["mounts"][0]["destination"].as_str().map(str::to_owned)
+        };
+        assert_eq!(of(&format!("{}/a/b", rootfs.display())).as_deref(), Some("/a/b"));
+        assert_eq!(of("/a/b").as_deref(), Some("/a/b"));
+        assert_eq!(of(&format!("{}x/a", rootfs.display())), Some(format!("{}x/a", rootfs.display())));
+    }
+
+    #[test]
+    fn sources_in_the_root_filesystem_are_the_guest_s_to_find() {
+        let plan = read(&config(
+            r#","mounts":[{"destination":"/a","type":"bind","source":"rootfs/made/later","options":["bind","ro"]},
+                {"destination":"/b","source":"rootfs","options":["rbind"]},
+                {"destination":"/c","type":"bind","source":"rootfs/../data"}]"#,
+        ))
+        .expect("valid");
+        assert_eq!(
+            plan.shares.iter().map(|share| share.target.as_path()).collect::<Vec<_>>(),
+            ["/", "/c"].map(Path::new)
+        );
+        let spec: Value = serde_json::from_slice(&plan.spec).expect("JSON");
+        assert_eq!(spec["mounts"][0]["source"], format!("{ROOT_DIR}/made/later"));
+        assert_eq!(Path::new(spec["mounts"][1]["source"].as_str().expect("text")), Path::new(ROOT_DIR));
+        assert_eq!(spec["mounts"][1]["type"], "bind");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (rest, word) in [
             (r#","linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}"#, "pid"),
             (r#","annotations":{"dev.dewar.vcpus":"99"}"#, "vcpus"),
             (r#","mounts":[{"destination":"/x","type":"bind","source":"/none"}]"#, "/none"),
+            (
+                r#","mounts":[{"destination":"/x","type":"bind","source":"rootfs/x","options":["idmap=uids=0-1-1;gids=0-1-1"]}]"#,
+                "maps ids",
+            ),
             (r#","vm":{"kernel":{"path":"/none"}}"#, "/none"),
         ] {
             let error = read(&config(rest)).expect_err(rest);

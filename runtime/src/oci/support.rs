@@ -36,12 +36,16 @@ const ROWS: &[Row] = &[
         Both,
         "read-only in the guest, and enforced by the server of the share, which lets mount points be made until the container is created",
     ),
-    ("mounts[].destination", Guest, "links are followed inside the root only"),
+    (
+        "mounts[].destination",
+        Guest,
+        "links are followed inside the root only, and what they point to is made; a path of the root filesystem on the host is one in the container, as with runc",
+    ),
     ("mounts[].type", Guest, "proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2, bind; a cgroup mount is always v2"),
     (
         "mounts[].source",
         Both,
-        "of bind mounts: a directory or file of the host, shared by virtio-fs; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own; of a tmpfs named shm, as engines make it for /dev/shm: memory of the guest, the same for containers with the same source",
+        "of bind mounts: a directory or file of the host, shared by virtio-fs; one in the root filesystem is looked up in the guest, with what earlier mounts brought there; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own; of a tmpfs named shm, as engines make it for /dev/shm: memory of the guest, the same for containers with the same source",
     ),
     (
         "mounts[].options",
