@@ -50,17 +50,18 @@ impl<'a> Hooks<'a> {
         Ok(Some(Self { hooks, state: input, output }))
     }
 
-    /// Runs them one after the other; those without an environment have the container's.
+    /// Runs them one after the other; those without an environment have the container's. `confine`: each hook's last step
+    /// before it is one.
     ///
     /// # Errors
     /// Of the first that cannot be run, ends with another code than 0, or takes too long.
-    pub fn run(&self, inherited: &[CString]) -> Result<()> {
+    pub fn run(&self, inherited: &[CString], confine: &dyn Fn() -> Result<()>) -> Result<()> {
         signal::block_only(&[libc::SIGCHLD]).doing(|| "Blocking SIGCHLD failed".into())?;
-        self.hooks.iter().try_for_each(|hook| self.run_one(hook, inherited))?;
+        self.hooks.iter().try_for_each(|hook| self.run_one(hook, inherited, confine))?;
         signal::block_only(&[]).doing(|| "Resetting the signal mask failed".into())
     }
 
-    fn run_one(&self, hook: &Hook, inherited: &[CString]) -> Result<()> {
+    fn run_one(&self, hook: &Hook, inherited: &[CString], confine: &dyn Fn() -> Result<()>) -> Result<()> {
         let name = hook.path.to_string_lossy();
         let failed = || format!("Running the startContainer hook {name} failed");
         for file in [&self.state, &self.output] {
@@ -70,9 +71,11 @@ impl<'a> Hooks<'a> {
         let arguments = CStringArray::new(hook.arguments.clone());
         let environment = CStringArray::new(hook.environment.clone().unwrap_or_else(|| inherited.to_vec()));
         let Some(pid) = process::fork().doing(failed)? else {
-            let error = self.become_hook(hook, &arguments, &environment);
             // To its standard error, which the error shows.
-            eprintln!("{error}");
+            match self.become_hook(confine) {
+                Ok(()) => eprintln!("{}", process::execute(&hook.path, &arguments, &environment)),
+                Err(failure) => eprintln!("{}", failure.sentence()),
+            }
             process::exit_now(127)
         };
         match await_end(pid, hook.timeout) {
@@ -91,7 +94,7 @@ impl<'a> Hooks<'a> {
         }
     }
 
-    fn become_hook(&self, hook: &Hook, arguments: &CStringArray, environment: &CStringArray) -> io::Error {
+    fn become_hook(&self, confine: &dyn Fn() -> Result<()>) -> Result<()> {
         // A group of its own, so that all of it can be ended.
         let prepared = setpgid(None, None).map_err(io::Error::from).and_then(|()| {
             process::place_descriptor(&self.state, 0, false)?;
@@ -99,10 +102,8 @@ impl<'a> Hooks<'a> {
             process::place_descriptor(&self.output, 2, false)?;
             signal::block_only(&[])
         });
-        match prepared {
-            Ok(()) => process::execute(&hook.path, arguments, environment),
-            Err(e) => e,
-        }
+        prepared.doing(|| "Preparing the hook's process failed".into())?;
+        confine()
     }
 
     fn last_words(&self) -> String {

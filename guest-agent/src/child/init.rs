@@ -83,9 +83,10 @@ impl Init<'_> {
         let command = Command::find(&plan.process.arguments, environment.clone())?;
         report::ready()?;
         report::wait_go()?;
-        hooks.map_or(Ok(()), |hooks| hooks.run(&environment))?;
+        let filter = || credentials::filter(&plan.process, plan.seccomp.as_ref());
+        hooks.map_or(Ok(()), |hooks| hooks.run(&environment, &filter))?;
         labels.apply()?;
-        credentials::filter(&plan.process, plan.seccomp.as_ref())?;
+        filter()?;
         if plan.init { reaper::run(&command) } else { Err(command.run()) }
     }
 }

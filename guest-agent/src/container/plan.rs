@@ -154,8 +154,16 @@ fn device(device: &LinuxDevice) -> Result<Device> {
     })
 }
 
+/// Each once: a mount over its own like shows nothing new.
 fn paths(paths: Option<&[String]>) -> Result<Vec<PathBuf>> {
-    paths.unwrap_or_default().iter().map(|path| absolute(Path::new(path))).collect()
+    let mut all: Vec<PathBuf> = Vec::new();
+    for path in paths.unwrap_or_default() {
+        let path = absolute(Path::new(path))?;
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    Ok(all)
 }
 
 fn root_change(linux: &Linux, read_only: bool) -> Result<Change> {
@@ -260,12 +268,13 @@ mod tests {
     fn a_container_is_read() {
         let plan = plan(
             r#"{"namespaces":[{"type":"mount"},{"type":"pid"},{"type":"uts"},{"type":"cgroup"},{"type":"network"}],
-                "maskedPaths":["/proc/kcore"],"sysctl":{"net.ipv4.ip_forward":"1"},
+                "maskedPaths":["/proc/kcore","/a","/proc/kcore"],"sysctl":{"net.ipv4.ip_forward":"1"},
                 "devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}]}"#,
         )
         .expect("valid");
         let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
         assert_eq!(plan.namespaces.born_with(), flags);
+        assert_eq!(plan.masked_paths, ["/proc/kcore", "/a"].map(PathBuf::from));
         assert_eq!(plan.sysctls, [(PathBuf::from("/proc/sys/net/ipv4/ip_forward"), "1".to_owned())]);
         assert_eq!((plan.devices[0].major, plan.devices[0].minor), (10, 229));
         assert_eq!(plan.root_change.top.set, libc::MOUNT_ATTR_RDONLY);

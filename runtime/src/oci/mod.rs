@@ -56,6 +56,9 @@ use state::{Folder, Record, check_id, wait_end};
 /// What a killed container gets to be gone.
 const KILL: Duration = Duration::from_secs(20);
 
+/// What one that `kill` has killed gets: on a kernel of its own the news takes a while.
+const KILLED: Duration = Duration::from_secs(1);
+
 /// One state root.
 #[derive(Debug, Clone)]
 pub struct Oci {
@@ -330,7 +333,8 @@ impl Oci {
         Ok((record, link))
     }
 
-    /// Sends a signal to the container's init, or to all its processes.
+    /// Sends a signal to the container's init, or to all its processes. What SIGKILL ends has ended when this returns, unless
+    /// it takes unusually long.
     ///
     /// # Errors
     /// [`ErrorKind::State`] when it does not run.
@@ -339,9 +343,15 @@ impl Oci {
         if all && record.status() == Status::Stopped {
             return Ok(());
         }
-        let (_, mut link) = self.live(id)?;
+        let (record, mut link) = self.live(id)?;
         let process = ProcessRef { container: id.to_owned(), exec: None };
-        link.agent_done(Request::Signal { process, signal, all })
+        link.agent_done(Request::Signal { process, signal, all })?;
+        if signal == libc::SIGKILL
+            && let Some(process) = record.process()
+        {
+            wait_end(&process, KILLED);
+        }
+        Ok(())
     }
 
     /// Removes a stopped container; with `force` also a running one, and none without a word.

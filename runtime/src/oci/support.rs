@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
         Host,
         "its path resolves in the runtime's namespace, where its program and libraries are, and the guest has neither: it runs in the network and mount namespaces of the container's process on the host, which show the root and the bind mounts; files that it changes are seen in the guest, mounts that it makes are not",
     ),
-    ("hooks.startContainer", Guest, "its program lies in the container"),
+    ("hooks.startContainer", Guest, "its program lies in the container; it runs under the process's seccomp filter"),
     ("hooks.poststart", Host, ""),
     ("hooks.poststop", Host, ""),
     (
@@ -210,13 +210,15 @@ pub(super) fn drop_unknown_capabilities(process: &mut Value) {
         list.retain(|name| {
             let keep = name.as_str().is_none_or(known);
             if !keep {
-                unknown.insert(name.to_string());
+                unknown.extend(name.as_str().map(str::to_owned));
             }
             keep
         });
     }
-    for name in unknown {
-        eprintln!("dewar-oci: ignoring unknown capability {name}");
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.into_iter().collect();
+        // runc's words, which its callers know.
+        eprintln!("dewar-oci: ignoring unknown or unavailable capabilities: [{}]", names.join(" "));
     }
 }
 
