@@ -141,6 +141,9 @@ pub struct ExecProcess {
     pub spec: Vec<u8>,
     pub stdio: Stdio,
     pub user: UserSpec,
+    /// The group below the container's own that it is born into. None: the container's, or its init's where that one takes
+    /// no processes any more.
+    pub cgroup: Option<String>,
 }
 
 /// Who a process runs as.

@@ -223,6 +223,9 @@ pub struct Exec {
     /// In a paused container wait until it is resumed
     #[arg(long)]
     pub ignore_paused: bool,
+    /// Run it in an existing cgroup below the container's, in the guest
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
     pub id: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,

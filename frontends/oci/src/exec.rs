@@ -12,6 +12,11 @@ pub fn run(oci: &Oci, exec: Exec) -> Result<u8, Error> {
     if exec.preserve_fds > 0 {
         return Err(crate::commands::no_descriptors());
     }
+    if let Some(group) = exec.cgroup.as_deref().filter(|group| group.contains(':')) {
+        let text =
+            format!("invalid --cgroup argument: {group}: the guest has cgroup v2, give a path without controllers");
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
     let process = process(oci, &exec)?;
     let options = ExecOptions {
         process,
@@ -19,6 +24,7 @@ pub fn run(oci: &Oci, exec: Exec) -> Result<u8, Error> {
         pid_file: exec.pid_file,
         detach: exec.detach,
         ignore_paused: exec.ignore_paused,
+        cgroup: exec.cgroup,
     };
     oci.exec(&exec.id, &options)
 }

@@ -12,13 +12,14 @@ mod stats;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Component, Path},
     time::Duration,
 };
 
 use dewar_protocol::Stats;
 use oci_spec::runtime::LinuxResources;
 use rustix::{
-    fs::{AtFlags, CWD, Mode},
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
     mount::MountFlags,
 };
@@ -55,6 +56,8 @@ pub enum CgroupError {
     Mount { source: Errno },
     #[error("Making or opening cgroup {name}")]
     Open { name: String, source: Errno },
+    #[error("bad sub cgroup path {path:?}: give one below the container's")]
+    Outside { path: String },
     #[error("Removing cgroup {name}")]
     Remove { name: String, source: Errno },
     #[error("Loading the device rules of the cgroup")]
@@ -88,6 +91,12 @@ pub fn mount_and_delegate() -> Result<(), CgroupError> {
     delegate(root.as_fd())?;
     let containers = make_group(root.as_fd(), CONTAINERS)?;
     delegate(containers.as_fd())
+}
+
+/// Whether a path of a group may be of another than one below.
+fn leads_out(path: &str) -> bool {
+    let inside = |part| matches!(part, Component::RootDir | Component::CurDir | Component::Normal(_));
+    !Path::new(path).components().all(inside) || path.contains('\0')
 }
 
 fn make_group(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, CgroupError> {
@@ -159,6 +168,21 @@ impl Cgroup {
     /// The group's directory, as clone3(2)'s CLONE_INTO_CGROUP takes it.
     pub fn dir_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// A group that the container has made below its own, or with `/` its own.
+    ///
+    /// # Errors
+    /// [`CgroupError::Outside`] for a path that leads out, [`CgroupError::Open`].
+    pub fn below(&self, path: &str) -> Result<OwnedFd, CgroupError> {
+        if leads_out(path) {
+            return Err(CgroupError::Outside { path: path.to_owned() });
+        }
+        let below = Path::new(".").join(path.trim_start_matches('/'));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        openat2(&self.dir, &below, flags, Mode::empty(), how)
+            .map_err(|source| CgroupError::Open { name: path.to_owned(), source })
     }
 
     /// Changes limits; what `resources` leaves out stays as it is. Device rules replace all earlier ones.
@@ -258,5 +282,20 @@ fn apply(dir: BorrowedFd<'_>, setting: &Setting) -> Result<(), CgroupError> {
             setting.otherwise.as_deref().map_or(Ok(()), |other| apply(dir, other))
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_is_asked_for_lies_below() {
+        for inside in ["", "/", "one", "/one/two", "./one/", "one//two"] {
+            assert!(!leads_out(inside), "{inside:?}");
+        }
+        for outside in ["..", "/..", "one/../..", "one/..", "o\0ne"] {
+            assert!(leads_out(outside), "{outside:?}");
+        }
     }
 }

@@ -122,6 +122,8 @@ pub struct Place<'a> {
     pub init: BorrowedFd<'a>,
     pub init_pid: Pid,
     pub cgroup: &'a Cgroup,
+    /// The group below it that was asked for.
+    pub below: Option<OwnedFd>,
     pub namespaces: &'a Namespaces,
     pub seccomp: Option<&'a Program>,
     pub personality: Option<u32>,
@@ -137,8 +139,9 @@ pub fn exec(plan: &ProcessPlan, place: &Place<'_>, stdio: &ChildStdio) -> Result
     let own = File::open("/proc/self/ns/pid").doing(entering)?;
     process::set_namespaces(place.init, libc::CLONE_NEWPID).doing(entering)?;
     let forked = with_oom_score(plan.oom_score_adj, || {
-        let mut fork = process::fork_into(0, Some(place.cgroup.dir_fd()));
-        if matches!(&fork, Err(e) if e.raw_os_error() == Some(libc::EBUSY)) {
+        let group = place.below.as_ref().map_or(place.cgroup.dir_fd(), AsFd::as_fd);
+        let mut fork = process::fork_into(0, Some(group));
+        if place.below.is_none() && matches!(&fork, Err(e) if e.raw_os_error() == Some(libc::EBUSY)) {
             // The container has handed its controllers to groups of its own, and only leaves take processes then.
             fork = process::fork_into(0, Some(cgroup_of(place.init_pid.as_raw_nonzero())?.as_fd()));
         }

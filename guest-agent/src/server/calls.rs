@@ -250,10 +250,12 @@ impl Server {
             stdio::give_to(&child_stdio, root)?;
         }
         let init = self.processes.get(&container.init).ok_or_else(|| no_process(reference))?;
+        let below = request.cgroup.as_deref().map(|path| container.cgroup.below(path));
         let place = Place {
             init: init.pidfd.as_fd(),
             init_pid: init.pid,
             cgroup: &container.cgroup,
+            below: below.transpose().doing_as(ErrorKind::Invalid, || "Finding the process's cgroup failed".into())?,
             namespaces: &container.namespaces,
             seccomp: container.seccomp.as_ref(),
             personality: container.personality,

@@ -28,6 +28,14 @@ pub struct ExecOptions {
     pub detach: bool,
     /// Waits until the container is resumed.
     pub ignore_paused: bool,
+    /// A group below the container's own, in the guest.
+    pub cgroup: Option<String>,
+}
+
+/// What the process that stands for it asks the guest for.
+struct Wanted {
+    process: Value,
+    cgroup: Option<String>,
 }
 
 /// Says to whoever started it that the process runs.
@@ -102,7 +110,7 @@ impl Oci {
             -1 => return Err(std::io::Error::last_os_error()).context(|| "Cannot fork".into()),
             0 => {
                 drop((ours, own_console));
-                stand_for(&record, &process, socket, theirs)
+                stand_for(&record, &Wanted { process, cgroup: options.cgroup.clone() }, socket, theirs)
             }
             child => child,
         };
@@ -157,12 +165,12 @@ pub(super) fn wait_child(child: i32, console: Option<&UnixStream>) -> Result<u8,
 }
 
 /// The child's life: starts the process, pumps its streams, ends with its status.
-fn stand_for(record: &Record, process: &Value, socket: Option<UnixStream>, starter: UnixStream) -> ! {
+fn stand_for(record: &Record, wanted: &Wanted, socket: Option<UnixStream>, starter: UnixStream) -> ! {
     let mut starter = Wire::new(starter);
     if socket.is_some() {
         let _ = rustix::process::setsid();
     }
-    let code = match begin(record, process, socket) {
+    let code = match begin(record, wanted, socket) {
         Ok((mut link, process, reference)) => {
             let started: Started = Ok(());
             let _ = starter.send(&started, &[]);
@@ -185,7 +193,8 @@ fn stand_for(record: &Record, process: &Value, socket: Option<UnixStream>, start
 
 type Begun = (Link, crate::supervisor::Process, ProcessRef);
 
-fn begin(record: &Record, process: &Value, socket: Option<UnixStream>) -> Result<Begun, Error> {
+fn begin(record: &Record, wanted: &Wanted, socket: Option<UnixStream>) -> Result<Begun, Error> {
+    let process = &wanted.process;
     signals::block_all().context(|| "Cannot block signals".into())?;
     let mut link = Link::connect(&record.sandbox)?;
     let vsock = match link.ask(&Ask::Info, &[])? {
@@ -207,7 +216,13 @@ fn begin(record: &Record, process: &Value, socket: Option<UnixStream>) -> Result
     let plan = StreamPlan::for_exec(streams, console.as_ref().map(|console| console.size().unwrap_or_default()));
     let reference = ProcessRef { container: record.id.clone(), exec: Some(crate::container::new_id()) };
     let spec = serde_json::to_vec(process).context(|| "Cannot encode a process".into())?;
-    let request = ExecProcess { process: reference.clone(), spec, stdio: plan.stdio(), user: UserSpec::Spec };
+    let request = ExecProcess {
+        process: reference.clone(),
+        spec,
+        stdio: plan.stdio(),
+        user: UserSpec::Spec,
+        cgroup: wanted.cgroup.clone(),
+    };
     link.send(&Ask::Agent(Request::Exec(Box::new(request))), &[])?;
     let streams = plan.connect(&vsock)?;
     let made = link.receive().and_then(|answer| match answer {

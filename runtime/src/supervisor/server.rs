@@ -263,7 +263,7 @@ fn exec(sandbox: &Arc<Sandbox>, spec: Vec<u8>, user: UserSpec, plan: StreamPlan)
     }
     let id = crate::container::new_id();
     let process = sandbox.process_ref(Some(id.clone()));
-    let request = ExecProcess { process, spec, stdio: plan.stdio(), user };
+    let request = ExecProcess { process, spec, stdio: plan.stdio(), user, cgroup: None };
     let starting = sandbox.agent.begin(Request::Exec(Box::new(request)))?;
     let process = Arc::new(plan.connect(&sandbox.vsock)?);
     let started = starting.wait().and_then(|reply| match reply {

@@ -56,6 +56,7 @@ cases! {
     escape_standard_folders_are_links,
     events_have_figures,
     exec_capabilities,
+    exec_cgroup,
     exec_cwd,
     exec_detached,
     exec_env,
