@@ -40,6 +40,8 @@ pub const SHARED_DIR: &str = "/run/dewar/shared";
 /// The source of a tmpfs mount that lies right below it names memory that the sandbox's containers share: whoever comes first
 /// makes it with its options, and it goes with the last one.
 pub const MEMORY_DIR: &str = "/run/dewar/memory";
+/// A bind mount with this source shows a folder with the container's own `notify.sock`, of which [`Request::AwaitReady`] tells.
+pub const NOTIFY_DIR: &str = "/run/dewar/notify";
 /// Bind mounts with sources beneath it show a part of the container's own root filesystem, as the mounts before them left it.
 pub const ROOT_DIR: &str = "/run/dewar/root";
 /// Largest frame in bytes, both directions.

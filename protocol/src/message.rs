@@ -98,6 +98,11 @@ pub enum Request {
         container: String,
         resources: Vec<u8>,
     },
+    /// Replies [`Reply::Ready`] when the container has said on its notify socket that it is ready, and [`Reply::Done`] when
+    /// it has ended without, or has no such socket.
+    AwaitReady {
+        container: String,
+    },
     /// Kills what is left of a container and frees what it used.
     Delete {
         container: String,
@@ -217,6 +222,7 @@ pub enum Reply {
     Exited(ExitStatus),
     Stats(Box<Stats>),
     Processes(Vec<ProcessInfo>),
+    Ready,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

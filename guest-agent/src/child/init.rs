@@ -130,8 +130,8 @@ impl Init<'_> {
                 }
                 _ => None,
             };
-            let given =
-                matches!(mount.source, Source::Shared { .. } | Source::Memory { .. }).then(|| shared.next()).flatten();
+            let is_given = matches!(mount.source, Source::Shared { .. } | Source::Memory { .. } | Source::Notify);
+            let given = is_given.then(|| shared.next()).flatten();
             let tree = mounts::make(root, mount, own_group.as_ref().map(AsFd::as_fd).or(given))?;
             unsealed.extend(tree.map(|tree| (tree, mount.target.as_path())));
         }

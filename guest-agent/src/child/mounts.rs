@@ -83,7 +83,7 @@ pub fn make(root: &Root, mount: &Mount, given: Option<BorrowedFd<'_>>) -> Result
             let tree = copy(source.as_fd(), *recursive).doing(failed)?;
             bound(root, mount, tree.as_fd()).doing(failed).map(|()| None)
         }
-        Source::Shared { .. } | Source::Memory { .. } => make_bound(root, mount, given).map(|()| None),
+        Source::Shared { .. } | Source::Memory { .. } | Source::Notify => make_bound(root, mount, given).map(|()| None),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use dewar_protocol::ROOT_DIR;
+use dewar_protocol::{NOTIFY_DIR, ROOT_DIR};
 use oci_spec::runtime;
 
 use super::{memory, shared};
@@ -29,6 +29,8 @@ pub enum Source {
     Memory { name: String, options: String },
     /// A directory or file of the host, beneath the shared mount; `recursive`: with what is mounted there.
     Shared { path: PathBuf, recursive: bool },
+    /// The folder of the container's notify socket.
+    Notify,
     /// A directory or file of the container's own root filesystem, with what earlier mounts brought there.
     Root { path: PathBuf, recursive: bool },
 }
@@ -189,6 +191,9 @@ fn bound(mount: &runtime::Mount, recursive: bool, files: &[PathBuf]) -> Result<S
     if let Ok(path) = source.strip_prefix(ROOT_DIR) {
         return Ok(Source::Root { path: absolute(path)?, recursive });
     }
+    if source == Path::new(NOTIFY_DIR) {
+        return Ok(Source::Notify);
+    }
     shared::beneath(source)?;
     Ok(Source::Shared { path: source.to_owned(), recursive })
 }
@@ -312,6 +317,8 @@ mod tests {
         assert_eq!(own("/run/dewar/root/a/b").expect("valid").source, root("/a/b"));
         assert_eq!(own("/run/dewar/root").expect("valid").source, root("/"));
         assert_eq!(own("/run/dewar/root/a\\u0000").expect_err("refused").kind, ErrorKind::Invalid);
+        assert_eq!(own("/run/dewar/notify").expect("valid").source, Source::Notify);
+        assert_eq!(own("/run/dewar/notify/1").expect_err("refused").kind, ErrorKind::Invalid);
         let other = mount(r#"{"destination":"/data","source":"/x","options":["bind"]}"#);
         assert_eq!(other.expect_err("refused").kind, ErrorKind::Invalid);
         let disk = mount(r#"{"destination":"/data","type":"ext4","source":"/dev/vda"}"#);

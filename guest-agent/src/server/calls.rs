@@ -26,6 +26,7 @@ use crate::{
         memory::Held,
         mounts::Source,
         namespaces::{self, Joined, Namespaces, Whose},
+        notify::Notify,
         plan::{self, Plan},
         process::{ProcessPlan, Role},
         reading,
@@ -39,10 +40,19 @@ use crate::{
 };
 
 /// What becomes of a call.
-enum Answer {
+pub(super) enum Answer {
     Now(Reply),
     /// An event will bring the reply.
     Later,
+}
+
+/// What the agent has for the mounts of a container.
+struct Given {
+    /// Detached mounts, in the order of the mounts that show them.
+    trees: Vec<OwnedFd>,
+    /// To be held as long as the container is there.
+    memory: Vec<Rc<Held>>,
+    notify: Option<Notify>,
 }
 
 const DONE: Result<Answer> = Ok(Answer::Now(Reply::Done));
@@ -82,6 +92,7 @@ impl Server {
             Request::Pause { container } => self.set_paused(&container, true),
             Request::Resume { container } => self.set_paused(&container, false),
             Request::Update { container, resources } => self.update(&container, &resources),
+            Request::AwaitReady { container } => self.await_ready(call, &container),
             Request::Delete { container } => self.delete(call, &container),
             Request::Shutdown => {
                 self.begin_shutdown(call);
@@ -90,7 +101,7 @@ impl Server {
         }
     }
 
-    fn container(&self, id: &str) -> Result<&Container> {
+    pub(super) fn container(&self, id: &str) -> Result<&Container> {
         self.containers.get(id).ok_or_else(|| no_container(id))
     }
 
@@ -169,14 +180,15 @@ impl Server {
         }
         let cgroup = Cgroup::create(id, plan.resources.as_ref())
             .doing_as(ErrorKind::Invalid, || format!("Limiting the resources of {id} failed"))?;
+        let number = self.new_number();
         let Some(mounted) = rootfs.as_ref() else { return Err(no_container(id)) };
-        let shared = self.shared_mounts(plan);
-        let spawned = shared.and_then(|(shared, memory)| {
-            let (shared, cgroup, stdio) = (&shared, &cgroup, &child_stdio);
+        let given = self.given_mounts(plan, number);
+        let spawned = given.and_then(|given| {
+            let (shared, cgroup, stdio) = (&given.trees, &cgroup, &child_stdio);
             let spawned = spawn::init(plan, &Parts { rootfs: mounted, shared, cgroup, stdio, joined })?;
-            Ok((spawned, memory))
+            Ok((spawned, given))
         });
-        let (spawned, memory) = match spawned {
+        let (spawned, given) = match spawned {
             Ok(spawned) => spawned,
             Err(failure) => {
                 // The failure is the better story than a group that stays behind.
@@ -186,12 +198,12 @@ impl Server {
             }
         };
         drop(child_stdio);
-        let number = self.new_number();
         let Some(rootfs) = rootfs.take() else { return Err(no_container(id)) };
         let container = Container {
             cgroup,
             rootfs,
-            memory,
+            memory: given.memory,
+            notify: given.notify,
             namespaces: std::mem::take(&mut plan.namespaces),
             pins: None,
             seccomp: plan.seccomp.take(),
@@ -204,25 +216,36 @@ impl Server {
         self.containers.insert(id.clone(), container);
         let reference = ProcessRef { container: id.clone(), exec: None };
         self.adopt(number, spawned, (reference, Stage::Preparing { call }, request.stdio.clone()), ends);
+        if let Err(failure) = self.watch_notify(number) {
+            self.fail(number, failure);
+        }
         Ok(Answer::Later)
     }
 
-    /// Takes what a container is to see of the host's directories and of memory that others see as well, in the order of its
-    /// mounts; the memory also to be held.
-    fn shared_mounts(&mut self, plan: &Plan) -> Result<(Vec<OwnedFd>, Vec<Rc<Held>>)> {
-        let (mut trees, mut memory) = (Vec::new(), Vec::new());
+    /// Takes what a container is to see of the host's directories, of memory that others see as well, and of its notify
+    /// socket. `number`: of its init.
+    fn given_mounts(&mut self, plan: &Plan, number: u64) -> Result<Given> {
+        let mut given = Given { trees: Vec::new(), memory: Vec::new(), notify: None };
         for mount in &plan.mounts {
             match &mount.source {
-                Source::Shared { path, recursive } => trees.push(self.storage.shared.tree(path, *recursive)?),
+                Source::Shared { path, recursive } => given.trees.push(self.storage.shared.tree(path, *recursive)?),
                 Source::Memory { name, options } => {
                     let (tree, held) = self.storage.memory.tree(name, options)?;
-                    trees.push(tree);
-                    memory.push(held);
+                    given.trees.push(tree);
+                    given.memory.push(held);
+                }
+                Source::Notify => {
+                    let notify = match given.notify.take() {
+                        Some(notify) => notify,
+                        None => Notify::make(number)?,
+                    };
+                    given.trees.push(notify.tree()?);
+                    given.notify = Some(notify);
                 }
                 Source::Filesystem { .. } | Source::File { .. } | Source::Root { .. } => {}
             }
         }
-        Ok((trees, memory))
+        Ok(given)
     }
 
     fn start(&mut self, call: u64, id: &str) -> Result<Answer> {

@@ -1,9 +1,10 @@
 //! The agent at work: one thread, one event loop, nothing that blocks.
 //!
 //! [`calls`] answers the host, [`processes`] follows processes from their fork to their end, [`streams`] and [`pump`]
-//! carry their bytes, [`shutdown`] is the way out. One thread, because processes are made by forking this one.
+//! carry their bytes, [`notify`] what they say of themselves, [`shutdown`] is the way out. One thread, because processes are made by forking this one.
 
 mod calls;
+mod notify;
 mod poller;
 mod processes;
 mod pump;
@@ -125,6 +126,7 @@ impl Server {
             Token::Handshake(number) => self.advance_handshake(number),
             Token::Report(number) => self.read_reports(number),
             Token::PumpSource(number) => self.run_pump(number),
+            Token::Notify(number) => self.read_notify(number),
             Token::PumpTarget(number) => {
                 let closing = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
                 let gone = |pump: &Pump| flags.intersects(closing) && pump.reader_is_gone();

@@ -27,6 +27,8 @@ pub enum Token {
     PumpSource(u64),
     /// The side of a pump that it writes.
     PumpTarget(u64),
+    /// A container's notify socket, by the number of its init.
+    Notify(u64),
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -42,6 +44,7 @@ impl Token {
             Self::Report(number) => (4, number),
             Self::PumpSource(number) => (5, number),
             Self::PumpTarget(number) => (6, number),
+            Self::Notify(number) => (7, number),
         };
         (kind << KIND_SHIFT) | (number & NUMBER)
     }
@@ -56,6 +59,7 @@ impl Token {
             4 => Self::Report(number),
             5 => Self::PumpSource(number),
             6 => Self::PumpTarget(number),
+            7 => Self::Notify(number),
             _ => return None,
         })
     }
@@ -110,6 +114,7 @@ mod tests {
             Token::Report(NUMBER),
             Token::PumpSource(3),
             Token::PumpTarget(4),
+            Token::Notify(5),
         ];
         for token in tokens {
             assert_eq!(Token::decode(token.encode()), Some(token));

@@ -28,6 +28,7 @@ use crate::{
     container::{
         memory::Held,
         namespaces::{Namespaces, Pins, Whose},
+        notify::Notify,
         rootfs::Rootfs,
         spawn::Spawned,
         stdio::{self, AgentEnd},
@@ -43,6 +44,7 @@ pub struct Container {
     /// Memory that it shares with others.
     #[expect(dead_code, reason = "it is there to be dropped with the container")]
     pub memory: Vec<Rc<Held>>,
+    pub notify: Option<Notify>,
     pub namespaces: Namespaces,
     /// Its namespaces, from the moment it is ready until it is deleted.
     pub pins: Option<Pins>,
@@ -166,7 +168,7 @@ impl Server {
     }
 
     /// Remembers why a process does not get to its command, and makes sure that it ends.
-    fn fail(&mut self, number: u64, failure: Failure) {
+    pub(super) fn fail(&mut self, number: u64, failure: Failure) {
         if let Some(process) = self.processes.get_mut(&number) {
             process.failure.get_or_insert(failure);
             // It may have ended by itself already.
@@ -250,6 +252,7 @@ impl Server {
             self.reply(waiter, Ok(Reply::Exited(exit)));
         }
         if reference.exec.is_none() {
+            self.end_notify(number);
             self.kill_rest(&reference.container);
         }
         let unexplained = || Failure::new(ErrorKind::Internal, "The process ended before it was ready");

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::hooks::{self, Hooks};
 use super::idmap::IdMaps;
+use super::notify;
 use super::sandbox::SandboxSpec;
 use super::shared_memory::SharedMemory;
 use super::state::Record;
@@ -73,6 +74,8 @@ pub(super) struct Plan {
     pub network: HostNetwork,
     pub terminal: bool,
     pub sandbox: SandboxSpec,
+    /// It has a notify socket.
+    pub notify: bool,
     pub cgroups_path: Option<String>,
     /// JSON of `linux.resources`.
     pub resources: Option<Vec<u8>>,
@@ -87,6 +90,8 @@ pub(super) struct Wishes<'a> {
     pub config: &'a Path,
     /// The other containers, whose namespaces may be joined.
     pub others: &'a [Record],
+    /// The caller's service manager waits to hear that it is ready.
+    pub notify: bool,
 }
 
 fn invalid(text: impl Into<String>) -> Error {
@@ -127,6 +132,9 @@ impl Plan {
             id_maps: None,
         }];
         let shared_memory = share_mounts(&mut spec, &bundle, &key, &mut shares)?;
+        if wishes.notify {
+            notify::give(&mut spec);
+        }
         let (joins, joined_sandbox, network) = namespaces(&mut spec, wishes.others)?;
         let annotations = annotations(&spec);
         let resources = take_resources(&mut spec)?;
@@ -141,6 +149,7 @@ impl Plan {
         Ok(Self {
             id: wishes.id.to_owned(),
             guest_root: format!("{SHARED_DIR}/{key}.root"),
+            notify: wishes.notify,
             process: encoded(spec.get("process").unwrap_or(&Value::Null))?,
             cgroups_path: spec.pointer("/linux/cgroupsPath").and_then(Value::as_str).map(str::to_owned),
             resources: resources
@@ -436,7 +445,13 @@ mod tests {
         fs::create_dir(dir.path().join("rootfs")).expect("makes");
         fs::create_dir(dir.path().join("data")).expect("makes");
         fs::write(dir.path().join("config.json"), config).expect("writes");
-        Plan::read(&Wishes { id: "box", bundle: dir.path(), config: &dir.path().join("config.json"), others: &[] })
+        Plan::read(&Wishes {
+            id: "box",
+            bundle: dir.path(),
+            config: &dir.path().join("config.json"),
+            others: &[],
+            notify: false,
+        })
     }
 
     fn config(rest: &str) -> String {

@@ -15,6 +15,7 @@ mod idmap;
 mod link;
 mod monitor;
 mod network;
+mod notify;
 mod sandbox;
 mod shared_memory;
 mod signals;
@@ -171,10 +172,21 @@ impl Oci {
             None => None,
         };
         let (child, notice) = self.make(id, options, console)?;
-        let started = self.start(id);
-        if let Err(error) = started {
-            let _ = self.delete(id, true);
-            return Err(error);
+        let record = self.begin(id).inspect_err(|_| drop(self.delete(id, true)))?;
+        if let Some(manager) = notify::of_the_caller().filter(|_| record.notify) {
+            let tell = move || {
+                if let Err(error) = notify::pass_on(&record, &manager) {
+                    eprintln!("dewar-oci: {}", error.chain());
+                }
+            };
+            if detach {
+                tell();
+            } else {
+                // Signals are for the container, and none for this thread.
+                signals::block_all().context(|| "Cannot block signals".into())?;
+                let thread = std::thread::Builder::new().name("notify".into()).spawn(tell);
+                thread.context(|| "Cannot start a thread".into())?;
+            }
         }
         if detach {
             return Ok((0, notice));
@@ -203,6 +215,7 @@ impl Oci {
             bundle: &options.bundle,
             config: &options.config_path(),
             others: &others,
+            notify: notify::of_the_caller().is_some(),
         })?;
         if plan.terminal != console.is_some() {
             let text = if plan.terminal {
@@ -282,11 +295,19 @@ impl Oci {
         Ok((child, answer?.notice))
     }
 
-    /// Lets a created container run its command.
+    /// Lets a created container run its command. With a service manager that waits for it to be ready, so does this.
     ///
     /// # Errors
     /// [`ErrorKind::State`] when it is not in the state created; what a failed start leaves is stopped.
     pub fn start(&self, id: &str) -> Result<(), Error> {
+        let record = self.begin(id)?;
+        match notify::of_the_caller() {
+            Some(manager) if record.notify => notify::pass_on(&record, &manager),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&self, id: &str) -> Result<Record, Error> {
         let folder = self.folder(id);
         let _lock = folder.lock()?;
         let mut record = folder.read()?;
@@ -299,7 +320,8 @@ impl Oci {
         record.started = true;
         folder.write(&record)?;
         let state = hooks::state_json(&record.state(record.status()));
-        hooks::run(hooks::Moment::Poststart, &record.poststart, &record.hooks_place(), &state)
+        hooks::run(hooks::Moment::Poststart, &record.poststart, &record.hooks_place(), &state)?;
+        Ok(record)
     }
 
     /// # Errors

@@ -318,6 +318,7 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         poststop: plan.hooks.poststop.clone(),
         cgroup: Some(cgroup.clone()),
         process,
+        notify: plan.notify,
         terminal: plan.terminal,
     })
 }

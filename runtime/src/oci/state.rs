@@ -53,6 +53,8 @@ pub struct Record {
     pub cgroup: Option<HostCgroup>,
     /// JSON of the OCI `process`, which `exec` starts from.
     pub process: serde_json::Value,
+    /// It has a notify socket.
+    pub notify: bool,
     pub terminal: bool,
 }
 

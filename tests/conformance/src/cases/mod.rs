@@ -116,6 +116,8 @@ cases! {
     namespaces_fresh,
     namespaces_twice,
     no_new_privileges,
+    notify_socket,
+    notify_socket_unused,
     oom_score,
     oom_score_may_be_lowered,
     pause_and_resume,
