@@ -76,6 +76,8 @@ pub(super) struct Plan {
     pub sandbox: SandboxSpec,
     /// It has a notify socket.
     pub notify: bool,
+    /// JSON of its user namespace's `uidMappings` and `gidMappings`.
+    pub mappings: Vec<u8>,
     pub cgroups_path: Option<String>,
     /// JSON of `linux.resources`.
     pub resources: Option<Vec<u8>>,
@@ -131,7 +133,8 @@ impl Plan {
             target: "/".into(),
             id_maps: None,
         }];
-        let shared_memory = share_mounts(&mut spec, &bundle, &key, &mut shares)?;
+        let mappings = mappings(&spec, wishes.others);
+        let shared_memory = share_mounts(&mut spec, &bundle, &mappings, &key, &mut shares)?;
         if wishes.notify {
             notify::give(&mut spec);
         }
@@ -150,6 +153,7 @@ impl Plan {
             id: wishes.id.to_owned(),
             guest_root: format!("{SHARED_DIR}/{key}.root"),
             notify: wishes.notify,
+            mappings: encoded(&mappings)?,
             process: encoded(spec.get("process").unwrap_or(&Value::Null))?,
             cgroups_path: spec.pointer("/linux/cgroupsPath").and_then(Value::as_str).map(str::to_owned),
             resources: resources
@@ -213,12 +217,30 @@ fn annotations(spec: &Value) -> BTreeMap<String, String> {
     entries.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// Turns every bind mount into a share, and its source into the share's place in the guest. `shares`: the root's. The answer
-/// is how many bytes of memory are in the place of others.
-fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Share>) -> Result<u64, Error> {
+/// The id mappings of the container's user namespace: of one that it joins, those of the container that made it.
+fn mappings(spec: &Value, others: &[Record]) -> Value {
+    let entries = spec.pointer("/linux/namespaces").and_then(Value::as_array);
+    let user = entries.into_iter().flatten().find(|entry| entry.get("type").is_some_and(|kind| kind == "user"));
+    let path = user.and_then(|entry| entry.get("path")).and_then(Value::as_str).filter(|path| !path.is_empty());
+    if let Some(other) = path.and_then(|path| owner(Path::new(path), others)) {
+        return other.mappings.clone();
+    }
+    let linux = spec.get("linux").unwrap_or(&Value::Null);
+    let own = ["uidMappings", "gidMappings"].map(|key| Some((key.to_owned(), linux.get(key)?.clone())));
+    Value::Object(own.into_iter().flatten().collect())
+}
+
+/// Turns every bind mount into a share, and its source into the share's place in the guest. `mappings`: the container's;
+/// `shares`: the root's. The answer is how many bytes of memory are in the place of others.
+fn share_mounts(
+    spec: &mut Value,
+    bundle: &Path,
+    mappings: &Value,
+    key: &str,
+    shares: &mut Vec<Share>,
+) -> Result<u64, Error> {
     let mut bytes: u64 = 0;
     let rootfs = shares.first().map(|root| root.path.clone()).unwrap_or_default();
-    let linux = spec.get("linux").cloned().unwrap_or_default();
     let mounts = spec.get_mut("mounts").and_then(Value::as_array_mut);
     for (number, mount) in mounts.into_iter().flatten().enumerate() {
         let mut target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -240,7 +262,7 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
         let source = mount.get("source").and_then(Value::as_str).filter(|source| !source.is_empty());
         let source = bundle.join(source.ok_or_else(|| invalid(format!("the mount on {target} has no source")))?);
         if let Some(inside) = inside(&rootfs, &source) {
-            if IdMaps::take(mount, &linux)?.is_some() {
+            if IdMaps::take(mount, mappings)?.is_some() {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     format!(
@@ -260,7 +282,7 @@ fn share_mounts(spec: &mut Value, bundle: &Path, key: &str, shares: &mut Vec<Sha
             own_filesystem(mount, kind);
             continue;
         }
-        let id_maps = IdMaps::take(mount, &linux)?;
+        let id_maps = IdMaps::take(mount, mappings)?;
         if id_maps.is_none()
             && let Some(memory) = SharedMemory::at(&path)?
         {
@@ -493,12 +515,34 @@ mod tests {
         };
         let of = |at: &str| {
             let mut spec = mounts(at);
-            share_mounts(&mut spec, &rootfs, "key", &mut vec![share.clone()]).expect("valid");
+            share_mounts(&mut spec, &rootfs, &Value::Null, "key", &mut vec![share.clone()]).expect("valid");
             spec["mounts"][0]["destination"].as_str().map(str::to_owned)
         };
         assert_eq!(of(&format!("{}/a/b", rootfs.display())).as_deref(), Some("/a/b"));
         assert_eq!(of("/a/b").as_deref(), Some("/a/b"));
         assert_eq!(of(&format!("{}x/a", rootfs.display())), Some(format!("{}x/a", rootfs.display())));
+    }
+
+    #[test]
+    fn mappings_are_those_of_the_namespace_that_is_joined() {
+        let ids = |host: u32| serde_json::json!([{"containerID": 0, "hostID": host, "size": 10}]);
+        let maps = |host: u32| serde_json::json!({"uidMappings": ids(host), "gidMappings": ids(host)});
+        let (pid_start, _) = super::super::state::process_start(std::process::id().cast_signed()).expect("lives");
+        let other = serde_json::json!({
+            "id": "other", "oci_version": "1.0.2", "bundle": "/b", "rootfs": "/b/rootfs", "annotations": {}, "created": "",
+            "owner": "root", "pid": std::process::id(), "pid_start": pid_start, "sandbox": "/s", "engine": "qemu", "vcpus": 1,
+            "memory_mib": 128, "creating": false, "early_hooks": false, "started": true, "paused": false, "poststart": [],
+            "poststop": [], "cgroup": null, "process": {}, "notify": false, "mappings": maps(1000), "terminal": false,
+        });
+        let others: Vec<Record> = vec![serde_json::from_value(other).expect("a record")];
+        let mut spec = serde_json::json!({"linux": {"namespaces": [{"type": "user"}]}});
+        for (key, list) in maps(2000).as_object().expect("an object") {
+            spec["linux"][key] = list.clone();
+        }
+        assert_eq!(mappings(&spec, &others), maps(2000));
+        spec["linux"]["namespaces"][0]["path"] = Value::from(format!("/proc/{}/ns/user", std::process::id()));
+        assert_eq!(mappings(&spec, &others), maps(1000));
+        assert_eq!(mappings(&serde_json::json!({}), &others), serde_json::json!({}));
     }
 
     #[test]

@@ -34,9 +34,9 @@ struct IdRange {
 const KEYS: [&str; 2] = ["uidMappings", "gidMappings"];
 
 impl IdMaps {
-    /// Takes the mappings and their options out of a mount; `linux` is the container's, whose user namespace an `idmap`
-    /// without mappings means (config.md, "Mounts").
-    pub(super) fn take(mount: &mut Value, linux: &Value) -> Result<Option<Self>, Error> {
+    /// Takes the mappings and their options out of a mount; `mappings` are those of the container's user namespace, which an
+    /// `idmap` without its own means (config.md, "Mounts").
+    pub(super) fn take(mount: &mut Value, mappings: &Value) -> Result<Option<Self>, Error> {
         let target = mount.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned();
         let invalid = |text: &str| Error::new(ErrorKind::Invalid, format!("the mount on {target} {text}"));
         let Some(object) = mount.as_object_mut() else { return Ok(None) };
@@ -54,7 +54,7 @@ impl IdMaps {
             });
         }
         let own = KEYS.map(|key| object.remove(key).filter(|list| !is_empty(list)));
-        let containers = KEYS.map(|key| linux.get(key).cloned().unwrap_or_default());
+        let containers = KEYS.map(|key| mappings.get(key).cloned().unwrap_or_default());
         let lists = match (own, asked.as_deref()) {
             ([None, None], None) => return Ok(None),
             ([None, None], Some("")) => containers,

@@ -296,6 +296,7 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
     let (pid_start, _) =
         process_start(pid).ok_or_else(|| Error::new(ErrorKind::Internal, "Cannot read this process's own state"))?;
     let process = serde_json::from_slice(&plan.process).context(|| "The process does not parse".into())?;
+    let mappings = serde_json::from_slice(&plan.mappings).context(|| "The id mappings do not parse".into())?;
     Ok(Record {
         id: plan.id.clone(),
         oci_version: plan.oci_version.clone(),
@@ -319,6 +320,7 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         cgroup: Some(cgroup.clone()),
         process,
         notify: plan.notify,
+        mappings,
         terminal: plan.terminal,
     })
 }

@@ -55,6 +55,8 @@ pub struct Record {
     pub process: serde_json::Value,
     /// It has a notify socket.
     pub notify: bool,
+    /// JSON of the `uidMappings` and `gidMappings` of its user namespace.
+    pub mappings: serde_json::Value,
     pub terminal: bool,
 }
 
