@@ -45,7 +45,7 @@ const ROWS: &[Row] = &[
     (
         "mounts[].source",
         Both,
-        "of bind mounts: a directory or file of the host, shared by virtio-fs; one in the root filesystem is looked up in the guest, with what earlier mounts brought there; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own; of a tmpfs named shm, as engines make it for /dev/shm: memory of the guest, the same for containers with the same source",
+        "of bind mounts: a directory or file of the host, shared by virtio-fs; one in the root filesystem is looked up in the guest, with what earlier mounts brought there, and is not among what createContainer hooks see; of the host's proc, sysfs, cgroup, mqueue and devpts: the guest's own; of a tmpfs named shm, as engines make it for /dev/shm: memory of the guest, the same for containers with the same source",
     ),
     (
         "mounts[].options",
