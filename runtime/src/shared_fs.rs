@@ -28,7 +28,7 @@ pub(crate) struct SharedFs {
     /// Requests strictly in turn.
     control: Mutex<OwnedFd>,
     /// Ended by the end of `control`, and at the latest with this process.
-    _process: Process,
+    process: Process,
 }
 
 impl SharedFs {
@@ -49,7 +49,12 @@ impl SharedFs {
             let text = format!("{}: {}", failed(), tail(&log, 2048).trim_end());
             return Err(Error::new(ErrorKind::Machine, text));
         }
-        Ok(Self { socket, control: Mutex::new(ours), _process: process })
+        Ok(Self { socket, control: Mutex::new(ours), process })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.process.pid()
     }
 
     /// Where the machine's device connects, once.

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -31,6 +32,11 @@ fn file() -> Option<&'static File> {
 #[must_use]
 pub fn is_on() -> bool {
     file().is_some()
+}
+
+/// What marks are written to, for who closes descriptors.
+pub(crate) fn descriptor() -> Option<BorrowedFd<'static>> {
+    file().map(AsFd::as_fd)
 }
 
 /// Notes that a phase is over now.

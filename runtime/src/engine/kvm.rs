@@ -76,6 +76,14 @@ impl Machine for KvmMachine {
         self.process.fd()
     }
 
+    fn halt(&self) {
+        self.process.stop();
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.process.pid().into_iter().collect()
+    }
+
     fn kill(&self) {
         self.process.kill();
     }

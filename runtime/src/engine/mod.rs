@@ -120,6 +120,12 @@ pub trait Machine: Send {
     /// A descriptor that becomes readable when the machine's process has ended.
     fn ended_fd(&self) -> std::os::fd::BorrowedFd<'_>;
 
+    /// Stops the guest for good: when this returns it does not run, and never will. What is left is to kill the machine.
+    fn halt(&self);
+
+    /// Its processes that have not been waited for.
+    fn pids(&self) -> Vec<i32>;
+
     /// Kills the machine without waiting for it to be gone; one that ends by itself at that moment keeps its own reason.
     fn kill(&self);
 

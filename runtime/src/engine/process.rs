@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use crate::{Error, ErrorKind, ResultExt};
 
@@ -53,6 +53,20 @@ impl Process {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Nobody else's as long as the process has not been waited for.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).ok();
+        pid.filter(|_| self.status.is_none())
+    }
+
+    /// Stops all its threads; none of them runs when this returns. It can still be killed.
+    pub(super) fn stop(&self) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        if self.status.is_none() && pidfd_send_signal(&self.pidfd, Signal::STOP).is_ok() {
+            while waitid(WaitId::PidFd(self.fd()), options).is_err_and(|error| error == rustix::io::Errno::INTR) {}
+        }
     }
 
     pub(super) fn kill(&self) {
@@ -124,5 +138,19 @@ mod tests {
         let mut sleeper = Process::spawn(Command::new("sleep").arg("1000")).expect("starts");
         sleeper.kill();
         assert_eq!(describe(sleeper.wait()), "was killed by signal 9");
+        assert_eq!(sleeper.pid(), None);
+    }
+
+    #[test]
+    fn a_stopped_process_stands_still_and_can_be_killed() {
+        let mut counter = Process::spawn(Command::new("sh").args(["-c", "while :; do :; done"])).expect("starts");
+        let stat = format!("/proc/{}/stat", counter.pid().expect("lives"));
+        counter.stop();
+        let text = std::fs::read_to_string(stat).expect("is there");
+        assert!(text.contains(" T "), "{text}");
+        counter.kill();
+        assert_eq!(describe(counter.wait()), "was killed by signal 9");
+        // Of one that has ended nothing is waited for.
+        counter.stop();
     }
 }

@@ -225,6 +225,14 @@ impl Machine for QemuMachine {
         self.process.fd()
     }
 
+    fn halt(&self) {
+        self.process.stop();
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        [&self.process, &self.backend].into_iter().filter_map(Process::pid).collect()
+    }
+
     fn kill(&self) {
         self.process.kill();
         self.backend.kill();

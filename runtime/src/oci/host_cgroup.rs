@@ -1,5 +1,5 @@
-//! The container's cgroup on the host: its process, and the machine's when it is the first of its sandbox, with the
-//! container's limits and what a machine costs on top.
+//! The container's cgroup on the host: its process, and the machine's when it is the first of its sandbox (see
+//! [`super::machine_group`]), with the container's limits and what a machine costs on top.
 //!
 //! Without privileges, and without a `cgroupsPath` that asks for one, there is none, as with runc. On a host of cgroup v1
 //! the group is made in every hierarchy that is mounted; beside a mixed one's empty v2 hierarchy too. With the systemd
@@ -25,6 +25,10 @@ pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
 /// What the processes of a machine that ends get to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(1);
+/// After this much of waiting for a process's end it is asked whether it is still in the group.
+const GLANCE: Duration = Duration::from_millis(10);
+/// What the processes of a machine that lives on get to be in another group.
+const REMOVAL: Duration = Duration::from_secs(1);
 /// Threads of a machine's processes that come on top of the vCPUs'.
 const TASKS: u64 = 512;
 
@@ -65,6 +69,8 @@ struct Group {
     path: PathBuf,
     /// Those of its folders that were made for it, outermost first.
     made: Vec<PathBuf>,
+    /// Where the container's process came from.
+    origin: Option<PathBuf>,
 }
 
 /// A mounted hierarchy.
@@ -72,6 +78,8 @@ struct Group {
 struct Hierarchy {
     controllers: Vec<String>,
     mount: PathBuf,
+    /// The group in it that the container's process is in before it gets one of its own.
+    origin: Option<PathBuf>,
 }
 
 impl Group {
@@ -95,8 +103,7 @@ impl HostCgroup {
         if manager == CgroupManager::Disabled {
             return Ok(none);
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "Cannot read the mounts".into())?;
-        let hierarchies = hierarchies(&mounts);
+        let hierarchies = mounted()?;
         if manager == CgroupManager::Files {
             let relative = relative_path(wanted.path, wanted.id)?;
             return none.join_all(&hierarchies, &relative, wanted);
@@ -135,8 +142,12 @@ impl HostCgroup {
     }
 
     fn join(&mut self, hierarchy: &Hierarchy, relative: &Path, asked: bool) -> Result<(), Error> {
-        let mut group =
-            Group { controllers: hierarchy.controllers.clone(), path: hierarchy.mount.clone(), made: Vec::new() };
+        let mut group = Group {
+            controllers: hierarchy.controllers.clone(),
+            path: hierarchy.mount.clone(),
+            made: Vec::new(),
+            origin: hierarchy.origin.clone(),
+        };
         for part in relative {
             let parent = group.path.clone();
             group.path.push(part);
@@ -179,7 +190,13 @@ impl HostCgroup {
         }
     }
 
-    fn add(&self, pid: i32) -> Result<(), Error> {
+    /// Whether there is any.
+    pub(super) fn exists(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// Puts a process into the group.
+    pub(super) fn add(&self, pid: i32) -> Result<(), Error> {
         for group in &self.groups {
             write(&group.path.join("cgroup.procs"), &pid.to_string())?;
         }
@@ -210,9 +227,70 @@ impl HostCgroup {
         Ok(())
     }
 
-    /// Removes what was made, when the processes of a machine that is ending are gone. Groups that others were put into
-    /// meanwhile stay, and a unit whose machine `others` use: systemd removes that with its last process.
+    /// A group of this name beside this one, with its limits and a process in it. Where this one was there before anybody
+    /// asked for it, it serves on.
+    pub(super) fn beside(&self, name: &str, pid: i32, resources: Option<&LinuxResources>) -> Result<Self, Error> {
+        let Some(unit) = &self.unit else {
+            let mut other = Self { groups: Vec::new(), unit: None };
+            let made = self.groups.iter().try_for_each(|group| other.join_beside(group, name));
+            if let Err(error) = made.and_then(|()| other.add(pid)) {
+                let _ = other.remove();
+                return Err(error);
+            }
+            return Ok(other);
+        };
+        let none = BTreeMap::new();
+        let wanted = Wanted { path: None, id: name, pid, resources, annotations: &none };
+        let mut manager = Manager::open(unit.is_user())?;
+        let mut hierarchies = mounted()?;
+        // The process's way out is the one of this group, not this group.
+        for hierarchy in &mut hierarchies {
+            let same = self.groups.iter().find(|group| group.controllers == hierarchy.controllers);
+            hierarchy.origin = same.and_then(|group| group.origin.clone());
+        }
+        let other = Self::create_unit(&mut manager, unit.beside(name), &hierarchies, &wanted)?;
+        // They may have been changed since.
+        for group in &other.groups {
+            let same = self.groups.iter().find(|old| old.controllers == group.controllers);
+            same.iter().for_each(|old| copy_limits(old, group));
+        }
+        Ok(other)
+    }
+
+    fn join_beside(&mut self, group: &Group, name: &str) -> Result<(), Error> {
+        let Some((last, parents)) = group.made.split_last().filter(|(last, _)| **last == group.path) else {
+            self.groups.push(Group { made: Vec::new(), ..group.clone() });
+            return Ok(());
+        };
+        let parent = last.parent().unwrap_or(last);
+        let path = parent.join(name);
+        fs::create_dir(&path).context(|| format!("Cannot make the cgroup {}", path.display()))?;
+        let made = parents.iter().chain([&path]).cloned().collect();
+        let other = Group { path, made, ..group.clone() };
+        let ready = inherit(parent, &other);
+        copy_limits(group, &other);
+        self.groups.push(other);
+        ready
+    }
+
+    /// Puts a process back where the container's process came from.
+    pub(super) fn put_back(&self, pid: i32) -> Result<(), Error> {
+        let put = self.groups.iter().map(|group| {
+            // The parent of the outermost folder that was made was there before.
+            let home = || group.made.first().and_then(|folder| folder.parent());
+            let home = group.origin.as_deref().or_else(home);
+            home.map_or(Ok(()), |home| write(&home.join("cgroup.procs"), &pid.to_string()))
+        });
+        // In as many hierarchies as can be.
+        put.fold(Ok(()), Result::and)
+    }
+
+    /// Removes what was made, when it is empty. Groups that others were put into meanwhile stay, and a unit that `others`'
+    /// machine could not leave: systemd removes that with its last process.
     pub(super) fn delete(&self, others: bool) -> Result<(), Error> {
+        if others {
+            self.wait_empty(Instant::now() + REMOVAL);
+        }
         let stopped = match &self.unit {
             Some(unit) if !(others && self.is_populated()) => {
                 Manager::open(unit.is_user()).and_then(|mut manager| manager.stop(unit))
@@ -229,8 +307,8 @@ impl HostCgroup {
 
     /// Waits until nothing is left in the groups that were made; what others put into theirs may live on.
     fn wait_empty(&self, deadline: Instant) {
-        let made = self.groups.iter().filter(|group| group.made.contains(&group.path));
-        for procs in made.map(|group| group.path.join("cgroup.procs")) {
+        let own = self.groups.iter().filter(|group| self.unit.is_some() || group.made.contains(&group.path));
+        for procs in own.map(|group| group.path.join("cgroup.procs")) {
             let member = || fs::read_to_string(&procs).ok()?.lines().next()?.parse().ok();
             let mut ended = None;
             while let Some(pid) = member() {
@@ -243,11 +321,11 @@ impl HostCgroup {
                     std::thread::sleep(MOMENT);
                     continue;
                 }
+                // It may also be put elsewhere, and live.
                 let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-                if process.is_some_and(|process| !wait_end(&process, left)) {
-                    return;
+                if process.is_none_or(|process| wait_end(&process, left.min(GLANCE))) {
+                    ended = Some(pid);
                 }
-                ended = Some(pid);
             }
         }
     }
@@ -274,12 +352,9 @@ impl HostCgroup {
 
     /// Removes the group that the calling process is in; its unit ends with the process.
     pub(super) fn leave_and_delete(&self) {
-        let pid = std::process::id().to_string();
-        for group in &self.groups {
-            // The parent of the outermost folder that was made was there before.
-            let home = group.made.first().and_then(|folder| folder.parent());
-            let _ = home.map(|home| fs::write(home.join("cgroup.procs"), &pid));
-        }
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        // Who cannot leave stays: then so does the group.
+        let _ = self.put_back(pid);
         let _ = self.remove();
     }
 }
@@ -306,6 +381,33 @@ fn inherit(parent: &Path, group: &Group) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives a group the limits of another one, as far as both have them.
+fn copy_limits(from: &Group, to: &Group) {
+    let v2 = ["memory.max", "cpu.weight", "cpu.max", "cpuset.cpus", "cpuset.mems", "pids.max", "io.weight", "io.max"];
+    let v1 = [
+        "memory.limit_in_bytes",
+        "cpu.shares",
+        "cpu.cfs_period_us",
+        "cpu.cfs_quota_us",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "pids.max",
+        "blkio.weight",
+        "blkio.throttle.read_bps_device",
+        "blkio.throttle.write_bps_device",
+        "blkio.throttle.read_iops_device",
+        "blkio.throttle.write_iops_device",
+    ];
+    let files = if from.controllers.is_empty() { v2.as_slice() } else { &v1 };
+    for file in files {
+        // One setting a line.
+        for setting in fs::read_to_string(from.path.join(file)).unwrap_or_default().lines() {
+            // What the kernel gave the one without being asked it need not take for the other.
+            let _ = fs::write(to.path.join(file), setting);
+        }
+    }
+}
+
 fn write(path: &Path, value: &str) -> Result<(), Error> {
     fs::write(path, value).context(|| format!("Cannot write {value:?} to {}", path.display()))
 }
@@ -320,8 +422,14 @@ fn relative_path(path: Option<&str>, id: &str) -> Result<PathBuf, Error> {
     Ok(path.to_path_buf())
 }
 
-/// From the text of mountinfo (proc(5)): the fields behind the dash are type, source and superblock options.
-fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+/// This process's.
+fn mounted() -> Result<Vec<Hierarchy>, Error> {
+    let read = |path: &str| fs::read_to_string(path).context(|| format!("Cannot read {path}"));
+    Ok(hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup").unwrap_or_default()))
+}
+
+/// From the texts of mountinfo, whose fields behind the dash are type, source and superblock options, and of cgroup (proc(5)).
+fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
     let known = [
         "cpu",
         "cpuacct",
@@ -342,7 +450,8 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
     for line in mountinfo.lines() {
         let Some((head, tail)) = line.split_once(" - ") else { continue };
         let (head, tail): (Vec<&str>, Vec<&str>) = (head.split(' ').collect(), tail.split(' ').collect());
-        let (Some(mount), Some(kind), Some(options)) = (head.get(4), tail.first(), tail.get(2)) else { continue };
+        let (Some(root), Some(mount)) = (head.get(3), head.get(4)) else { continue };
+        let (Some(kind), Some(options)) = (tail.first(), tail.get(2)) else { continue };
         let controllers: Vec<String> = match *kind {
             "cgroup2" => Vec::new(),
             "cgroup" => options.split(',').filter(|option| known.contains(option)).map(str::to_owned).collect(),
@@ -352,12 +461,29 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
         if *kind == "cgroup" && controllers.is_empty() {
             continue;
         }
-        let hierarchy = Hierarchy { controllers, mount: PathBuf::from(mount) };
+        let mount = PathBuf::from(mount);
+        let origin = origin(own, &controllers, root, &mount);
+        let hierarchy = Hierarchy { controllers, mount, origin };
         if !found.iter().any(|other| other.controllers == hierarchy.controllers) {
             found.push(hierarchy);
         }
     }
     found
+}
+
+/// Where a process whose groups these are is in a hierarchy, when its mount, of which `root` is the root, shows that.
+fn origin(own: &str, controllers: &[String], root: &str, mount: &Path) -> Option<PathBuf> {
+    let of_it = |names: &str| match controllers.first() {
+        None => names.is_empty(),
+        Some(first) => names.split(',').any(|name| name == first),
+    };
+    let path = own.lines().find_map(|line| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        of_it(names).then_some(path)
+    })?;
+    let below = Path::new(path).strip_prefix(root).ok()?;
+    let plain = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    plain.then(|| mount.join(below))
 }
 
 /// With what a machine costs on top; the highest number for none.
@@ -471,16 +597,22 @@ mod tests {
 34 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 35 31 0:31 / /sys/fs/cgroup/memory rw shared:3 - cgroup cgroup rw,memory
 ";
-        let found: Vec<(Vec<String>, PathBuf)> =
-            hierarchies(text).into_iter().map(|h| (h.controllers, h.mount)).collect();
+        let own = "4:memory:/a/b\n3:cpu,cpuacct:/../x\n1:name=systemd:/c\n0::/\n";
+        let found: Vec<(Vec<String>, PathBuf, Option<PathBuf>)> =
+            hierarchies(text, own).into_iter().map(|h| (h.controllers, h.mount, h.origin)).collect();
+        let unified = PathBuf::from("/sys/fs/cgroup/unified");
         assert_eq!(
             found,
             [
-                (vec![], "/sys/fs/cgroup/unified".into()),
-                (vec!["cpu".into(), "cpuacct".into()], "/sys/fs/cgroup/cpu,cpuacct".into()),
-                (vec!["memory".into()], "/sys/fs/cgroup/memory".into()),
+                (vec![], unified.clone(), Some(unified)),
+                (vec!["cpu".into(), "cpuacct".into()], "/sys/fs/cgroup/cpu,cpuacct".into(), None),
+                (vec!["memory".into()], "/sys/fs/cgroup/memory".into(), Some("/sys/fs/cgroup/memory/a/b".into())),
             ]
         );
+        // Of a mount that shows a part of the hierarchy.
+        let mount = Path::new("/m");
+        assert_eq!(origin(own, &["memory".into()], "/a", mount), Some("/m/b".into()));
+        assert_eq!(origin(own, &["memory".into()], "/other", mount), None);
     }
 
     #[test]
@@ -520,7 +652,7 @@ mod tests {
     #[test]
     fn a_group_is_made_with_its_parents_and_goes_with_those() {
         let dir = tempfile::tempdir().expect("a folder");
-        let hierarchy = Hierarchy { controllers: vec!["pids".into()], mount: dir.path().into() };
+        let hierarchy = Hierarchy { controllers: vec!["pids".into()], mount: dir.path().into(), origin: None };
         fs::create_dir(dir.path().join("old")).expect("makes");
         let none = BTreeMap::new();
         let wanted = Wanted { path: Some("old/new/box"), id: "box", pid: 42, resources: None, annotations: &none };
@@ -535,12 +667,48 @@ mod tests {
     }
 
     #[test]
+    fn a_group_beside_has_the_same_limits_and_the_same_way_out() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (memory, cpu) = (dir.path().join("memory"), dir.path().join("cpu"));
+        fs::create_dir_all(cpu.join("pod/box")).expect("makes");
+        fs::create_dir_all(memory.join("from")).expect("makes");
+        let hierarchy = |name: &str, mount: &Path, origin: Option<PathBuf>| Hierarchy {
+            controllers: vec![name.into()],
+            mount: mount.into(),
+            origin,
+        };
+        let none = BTreeMap::new();
+        let wanted = Wanted { path: Some("pod/box"), id: "box", pid: 42, resources: None, annotations: &none };
+        let group = HostCgroup { groups: Vec::new(), unit: None };
+        let hierarchies = [hierarchy("memory", &memory, Some(memory.join("from"))), hierarchy("cpu", &cpu, None)];
+        let group = group.join_all(&hierarchies, Path::new("pod/box"), &wanted).expect("makes");
+        fs::write(memory.join("pod/box/memory.limit_in_bytes"), "268435456\n").expect("writes");
+        let other = group.beside("machine", 43, None).expect("makes");
+        let read = |path: PathBuf| fs::read_to_string(path).expect("is there");
+        assert_eq!(read(memory.join("pod/machine/memory.limit_in_bytes")), "268435456");
+        assert_eq!(read(memory.join("pod/machine/cgroup.procs")), "43");
+        // What was there before the container was is nobody's to leave.
+        assert_eq!(read(cpu.join("pod/box/cgroup.procs")), "43");
+        other.put_back(44).expect("writes");
+        assert_eq!(read(memory.join("from/cgroup.procs")), "44");
+        // A cgroup's files go with it.
+        for file in ["memory.limit_in_bytes", "cgroup.procs"] {
+            let _ = fs::remove_file(memory.join("pod/machine").join(file));
+            let _ = fs::remove_file(memory.join("pod/box").join(file));
+        }
+        group.remove().expect("removes");
+        assert!(!memory.join("pod/box").exists() && memory.join("pod/machine").exists());
+        other.remove().expect("removes");
+        assert!(!memory.join("pod").exists() && cpu.join("pod/box").exists());
+    }
+
+    #[test]
     fn a_frozen_group_is_not_entered() {
         for (file, state, taken) in
             [("cgroup.freeze", "1\n", false), ("freezer.state", "FROZEN\n", false), ("freezer.state", "THAWED\n", true)]
         {
             let dir = tempfile::tempdir().expect("a folder");
-            let hierarchy = Hierarchy { controllers: Vec::new(), mount: dir.path().into() };
+            let hierarchy = Hierarchy { controllers: Vec::new(), mount: dir.path().into(), origin: None };
             fs::create_dir(dir.path().join("box")).expect("makes");
             fs::write(dir.path().join("box").join(file), state).expect("writes");
             let none = BTreeMap::new();
@@ -549,7 +717,7 @@ mod tests {
             assert_eq!(group.join_all(&[hierarchy], Path::new("box"), &wanted).is_ok(), taken, "{state}");
             assert_eq!(dir.path().join("box/cgroup.procs").exists(), taken);
             let path = dir.path().join("box");
-            let groups = vec![Group { controllers: Vec::new(), path: path.clone(), made: Vec::new() }];
+            let groups = vec![Group { controllers: Vec::new(), path: path.clone(), made: Vec::new(), origin: None }];
             HostCgroup { groups, unit: None }.thaw();
             assert!(
                 ["0", "THAWED"].contains(&fs::read_to_string(path.join(file)).expect("is there").trim()),
@@ -561,7 +729,8 @@ mod tests {
     #[test]
     fn a_unit_is_joined_in_every_hierarchy_and_leaves_none() {
         let dir = tempfile::tempdir().expect("a folder");
-        let hierarchy = |name: &str| Hierarchy { controllers: vec![name.into()], mount: dir.path().join(name) };
+        let hierarchy =
+            |name: &str| Hierarchy { controllers: vec![name.into()], mount: dir.path().join(name), origin: None };
         let hierarchies = [hierarchy("memory"), hierarchy("freezer")];
         // What systemd would make, and what it knows nothing of.
         let place = Path::new("user.slice/manager.service/a.slice/a-b.slice/x-box.scope");

@@ -13,6 +13,7 @@ mod hooks;
 mod host_cgroup;
 mod idmap;
 mod link;
+mod machine_group;
 mod monitor;
 mod network;
 mod notify;
@@ -422,10 +423,12 @@ impl Oci {
 
     /// Takes away what a container whose process has ended leaves on the host.
     fn clean(&self, folder: &Folder, record: &Record) -> Result<(), Error> {
-        if let Some(cgroup) = &record.cgroup {
-            let is_other = |other: &Record| other.id != record.id && other.sandbox == record.sandbox;
-            let lives = |other: &Record| is_other(other) && other.process().is_some();
-            cgroup.delete(state::list(&self.root)?.iter().any(lives))?;
+        let is_other = |other: &Record| other.id != record.id && other.sandbox == record.sandbox;
+        let lives = |other: &Record| is_other(other) && other.process().is_some();
+        let others = state::list(&self.root)?.iter().any(lives);
+        record.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.delete(others))?;
+        if !others {
+            machine_group::clean_up(&record.sandbox)?;
         }
         fs::remove_dir_all(&folder.path).context(|| format!("Cannot remove {}", folder.path.display()))
     }

@@ -19,6 +19,7 @@ use super::bundle::{HostNetwork, Plan, Share};
 use super::console::Console;
 use super::host_cgroup::{CgroupManager, HostCgroup, Wanted};
 use super::link::{Answer, Ask, Joined, Link, strange};
+use super::machine_group::MachineGroup;
 use super::state::{Folder, Record, Status, process_start};
 use super::{hooks, network, sandbox, signals, view};
 use crate::control::wire::Wire;
@@ -45,12 +46,12 @@ pub(super) struct Created {
 /// Runs a container from its creation to its end. Standard input is the connection to `create`.
 #[must_use]
 pub fn run() -> ExitCode {
-    trace::mark("container process up");
     // A session of its own: what kills the starter's terminal must not kill the container.
     let _ = rustix::process::setsid();
     // Whoever called may have left descriptors open: they are none of the container's.
     // SAFETY: nothing in this process has opened a descriptor above 2 yet.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    trace::mark("container process up");
     // SAFETY: descriptor 0 is this process's standard input, which nothing else uses.
     let starter = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     let mut starter = Wire::new(starter);
@@ -95,12 +96,7 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         (take_streams(starter, request.streams)?, None)
     };
     let plan = &request.plan;
-    let resources: Option<LinuxResources> = plan
-        .resources
-        .as_deref()
-        .map(serde_json::from_slice)
-        .transpose()
-        .kind(ErrorKind::Invalid, || "linux.resources does not parse".into())?;
+    let resources = resources(plan)?;
     let wanted = Wanted {
         path: plan.cgroups_path.as_deref(),
         id: &plan.id,
@@ -122,6 +118,11 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         cgroup.leave_and_delete();
     }
     made
+}
+
+fn resources(plan: &Plan) -> Result<Option<LinuxResources>, Error> {
+    let parsed = plan.resources.as_deref().map(serde_json::from_slice).transpose();
+    parsed.kind(ErrorKind::Invalid, || "linux.resources does not parse".into())
 }
 
 fn own_pid() -> i32 {
@@ -164,7 +165,7 @@ fn start(
     stderr: Option<OwnedFd>,
 ) -> Result<Running, Error> {
     let plan = &request.plan;
-    let (sandbox, mut link) = connect(request)?;
+    let (sandbox, mut link) = connect(request, cgroup)?;
     link.send(&Ask::Join { container: plan.id.clone() }, &[])?;
     // While the guest boots.
     let mut record = record(plan, cgroup, &sandbox)?;
@@ -242,7 +243,7 @@ fn create_request(plan: &Plan, streams: &StreamPlan, state: Vec<u8>) -> Request 
 }
 
 /// The sandbox's folder, and the connection that stands for this container.
-fn connect(request: &Create) -> Result<(PathBuf, Link), Error> {
+fn connect(request: &Create, cgroup: &HostCgroup) -> Result<(PathBuf, Link), Error> {
     if let Some(sandbox) = &request.plan.joined_sandbox {
         return Ok((sandbox.clone(), Link::connect(sandbox)?));
     }
@@ -259,35 +260,41 @@ fn connect(request: &Create) -> Result<(PathBuf, Link), Error> {
         -1 => Err(std::io::Error::last_os_error()).context(|| "Cannot fork the sandbox's process".into()),
         0 => {
             drop(ours);
-            run_sandbox(&request.plan.sandbox, &request.run, &dir, theirs);
+            let resources = resources(&request.plan).unwrap_or_default();
+            run_sandbox(request, MachineGroup::of_first(&dir, cgroup.clone(), resources), &dir, theirs);
             std::process::exit(0)
         }
         _ => Ok((dir, Link::new(ours))),
     }
 }
 
-fn run_sandbox(spec: &sandbox::SandboxSpec, run: &Path, dir: &Path, first: UnixStream) {
+fn run_sandbox(request: &Create, group: MachineGroup, dir: &Path, first: UnixStream) {
     let _ = rustix::process::setsid();
-    let prepared = keep_only(&first).and_then(|()| Paths::of_program(run.to_path_buf(), run.to_path_buf()));
+    let prepared = keep_only(&first).and_then(|()| Paths::of_program(request.run.clone(), request.run.clone()));
     match prepared {
-        Ok(paths) => sandbox::run(&paths, dir, spec, Wire::new(first)),
+        Ok(paths) => sandbox::run(&paths, dir, &request.plan.sandbox, group, Wire::new(first)),
         Err(error) => sandbox::refuse(Wire::new(first), dir, &error),
     }
 }
 
-/// Closes every descriptor but the error output and one: streams that the sandbox held would never end.
+/// Closes every descriptor but the error output, one and the trace's: streams that the sandbox held would never end.
 fn keep_only(kept: &UnixStream) -> Result<(), Error> {
     use std::os::fd::AsRawFd;
     super::leave_input_and_output()?;
-    let kept = libc::c_uint::try_from(kept.as_raw_fd()).context(|| "A descriptor is negative".into())?;
-    // SAFETY: whatever lies beside the kept one belongs to values of the parent that this process never uses again; it
-    // ends without dropping them.
-    unsafe {
-        if kept > 3 {
-            libc::close_range(3, kept - 1, 0);
+    let mut kept: Vec<_> = std::iter::once(kept.as_fd()).chain(trace::descriptor()).map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    let mut next = 3;
+    for fd in kept {
+        let fd = libc::c_uint::try_from(fd).context(|| "A descriptor is negative".into())?;
+        if fd > next {
+            // SAFETY: whatever lies beside the kept ones belongs to values of the parent that this process never uses
+            // again; it ends without dropping them.
+            unsafe { libc::close_range(next, fd - 1, 0) };
         }
-        libc::close_range(kept + 1, libc::c_uint::MAX, 0);
+        next = fd + 1;
     }
+    // SAFETY: as above.
+    unsafe { libc::close_range(next, libc::c_uint::MAX, 0) };
     Ok(())
 }
 

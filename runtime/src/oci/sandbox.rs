@@ -4,12 +4,16 @@
 //! container's process holds a connection that stands for it. A member that breaks off, however it died, is deleted in the
 //! guest; with the last one the machine ends and nothing is left. Other commands connect for single calls. It trusts
 //! nothing that comes from the guest.
+//!
+//! The main thread alone waits for the machine's processes, so that it alone may name them by their ids; the threads of
+//! the connections send it on [`Errand`]s.
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde::{Deserialize, Serialize};
 
 use super::link::{Answer, Ask, Joined, SOCKET};
+use super::machine_group::MachineGroup;
 use crate::control::ControlError;
 use crate::control::wire::Wire;
 use crate::engine::{self, EngineChoice, Machine, MachineSpec};
@@ -44,17 +49,34 @@ struct Sandbox {
     agent: Agent,
     shared: SharedFs,
     joined: Joined,
-    members: Mutex<usize>,
+    members: Mutex<Members>,
     /// Why the machine ended, once it has.
     fate: Mutex<Option<String>>,
     fate_known: Condvar,
     /// The machine has been asked to end: calls that break off with it need no reason.
     ending: AtomicBool,
-    /// Becomes readable when the last member has gone.
-    empty: std::os::fd::OwnedFd,
+    errands: Mutex<Vec<(Errand, Sender<()>)>>,
+    /// Becomes readable when there is one.
+    bell: std::os::fd::OwnedFd,
     /// How many requests have come whose answers have not been sent.
     answering: Mutex<usize>,
     answered: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    count: usize,
+    /// The container in whose group on the host the machine is.
+    host: Option<String>,
+}
+
+/// What the main thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Errand {
+    /// The container in whose group the machine is has ended, and others live.
+    Part,
+    /// The last container has gone.
+    End,
 }
 
 /// One request between its coming and its answer's sending.
@@ -76,7 +98,7 @@ impl Drop for Answering<'_> {
 }
 
 /// Runs a sandbox to its end. `first` is its first member's connection.
-pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, wire: Wire) {
+pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, mut group: MachineGroup, wire: Wire) {
     let started = start(paths, dir, spec);
     let (sandbox, mut machine, listener) = match started {
         Ok(started) => started,
@@ -89,7 +111,9 @@ pub(super) fn run(paths: &Paths, dir: &Path, spec: &SandboxSpec, wire: Wire) {
             serve(&accepting, Wire::new(socket));
         }
     });
-    end(&sandbox, &mut *machine);
+    attend(&sandbox, &mut *machine, &mut group);
+    machine.wait();
+    trace::mark("machine gone");
     sandbox.settle();
     let _ = fs::remove_dir_all(dir);
 }
@@ -135,16 +159,17 @@ fn start(paths: &Paths, dir: &Path, spec: &SandboxSpec) -> Result<Started, Error
         memory_mib: spec.memory_mib,
         vsock: machine.vsock_path().to_path_buf(),
     };
-    let empty = eventfd(0, EventfdFlags::CLOEXEC).context(|| "Cannot make an event".into())?;
+    let bell = eventfd(0, EventfdFlags::CLOEXEC).context(|| "Cannot make an event".into())?;
     let sandbox = Sandbox {
         agent,
         shared,
         joined,
-        members: Mutex::new(0),
+        members: Mutex::default(),
         fate: Mutex::new(None),
         fate_known: Condvar::new(),
         ending: AtomicBool::new(false),
-        empty,
+        errands: Mutex::default(),
+        bell,
         answering: Mutex::new(0),
         answered: Condvar::new(),
     };
@@ -155,32 +180,63 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
     UnixListener::bind(path).context(|| format!("Cannot listen on {}", path.display()))
 }
 
-/// Waits for the last member's end or the machine's, whichever is first.
-fn end(sandbox: &Sandbox, machine: &mut dyn Machine) {
-    let empty = loop {
+/// Goes on errands until the last member has gone, whose machine is then killed.
+fn attend(sandbox: &Sandbox, machine: &mut dyn Machine, group: &mut MachineGroup) {
+    let mut ended = false;
+    loop {
         let mut fds =
-            [PollFd::new(&sandbox.empty, PollFlags::IN), PollFd::from_borrowed_fd(machine.ended_fd(), PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => {}
+            [PollFd::new(&sandbox.bell, PollFlags::IN), PollFd::from_borrowed_fd(machine.ended_fd(), PollFlags::IN)];
+        // The members learn of the machine's end from their calls, and leave.
+        let watched = if ended { &mut fds[..1] } else { &mut fds[..] };
+        match poll(watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
                 eprintln!("dewar-supervisor: cannot wait for the machine: {error}");
-                break true;
+                return machine.kill();
             }
-            Ok(_) => break !fds[0].revents().is_empty(),
+            Ok(_) => {}
         }
-    };
-    if !empty {
-        let ended = machine.wait();
-        let text = with_console(&format!("The machine ended before the container: {}", ended.reason), machine);
-        *lock(&sandbox.fate) = Some(text);
-        sandbox.fate_known.notify_all();
-        // The members learn it from their calls, and leave.
-        while poll(&mut [PollFd::new(&sandbox.empty, PollFlags::IN)], None) == Err(rustix::io::Errno::INTR) {}
-        return;
+        if fds[0].revents().is_empty() {
+            ended = true;
+            let reason = machine.wait().reason;
+            let text = with_console(&format!("The machine ended before the container: {reason}"), machine);
+            *lock(&sandbox.fate) = Some(text);
+            sandbox.fate_known.notify_all();
+            continue;
+        }
+        let _ = rustix::io::read(&sandbox.bell, &mut [0; 8]);
+        let errands = std::mem::take(&mut *lock(&sandbox.errands));
+        for (errand, done) in errands {
+            if let Err(error) = go(errand, sandbox, machine, group) {
+                eprintln!("dewar-supervisor: the machine stays in its group: {}", error.chain());
+            }
+            // Who waited may have lost its patience.
+            let _ = done.send(());
+            if errand == Errand::End {
+                return;
+            }
+        }
     }
-    machine.kill();
-    machine.wait();
-    trace::mark("machine gone");
+}
+
+fn go(errand: Errand, sandbox: &Sandbox, machine: &dyn Machine, group: &mut MachineGroup) -> Result<(), Error> {
+    let mut pids = machine.pids();
+    pids.extend(sandbox.shared.pid());
+    match errand {
+        Errand::Part => group.part(&pids),
+        Errand::End => {
+            let mut released = Ok(());
+            if group.exists() {
+                // What runs stays within its limits.
+                machine.halt();
+                trace::mark("guest halted");
+                released = group.release(&pids);
+                trace::mark("group left");
+            }
+            machine.kill();
+            released
+        }
+    }
 }
 
 /// What one connection stands for.
@@ -228,7 +284,11 @@ impl Sandbox {
             Ask::Seal { name } => self.shared.seal(&name).map(|()| Answer::Done),
             Ask::Join { container } => {
                 if member.container.is_none() {
-                    *lock(&self.members) += 1;
+                    let mut members = lock(&self.members);
+                    if members.count == 0 {
+                        members.host = Some(container.clone());
+                    }
+                    members.count += 1;
                     member.container = Some(container);
                 }
                 Ok(Answer::Joined(self.joined.clone()))
@@ -241,30 +301,43 @@ impl Sandbox {
     /// Takes a member's container and shares down; the last one's guest also writes back what it holds.
     fn leave(&self, member: &mut Member) -> Result<(), Error> {
         let Some(container) = member.container.take() else { return Ok(()) };
-        let deleted = self.agent.call_for(Request::Delete { container }, PATIENCE);
+        let deleted = self.agent.call_for(Request::Delete { container: container.clone() }, PATIENCE);
         for name in member.shares.drain(..) {
             if let Err(error) = self.shared.remove(&name) {
                 eprintln!("dewar-supervisor: {}", error.chain());
             }
         }
-        let last = {
+        trace::mark("container deleted in the guest");
+        let (last, host) = {
             let mut members = lock(&self.members);
-            *members = members.saturating_sub(1);
-            *members == 0
+            members.count = members.count.saturating_sub(1);
+            (members.count == 0, members.host.take_if(|host| *host == container).is_some())
         };
         let mut settled =
             deleted.map(|_| ()).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
         if last {
             self.ending.store(true, Ordering::Release);
             let synced = self.agent.call_for(Request::Shutdown, PATIENCE);
+            trace::mark("guest synced");
             settled = settled.and(match synced {
                 Ok(Reply::Done) => Ok(()),
                 Ok(other) => Err(crate::supervisor::unexpected(&other)),
                 Err(error) => Err(error),
             });
-            rustix::io::write(&self.empty, &1_u64.to_ne_bytes()).context(|| "Cannot tell the sandbox's end".into())?;
+            self.send_on(Errand::End)?;
+        } else if host {
+            self.send_on(Errand::Part)?;
         }
         settled
+    }
+
+    /// Has the main thread do something, and waits until it has.
+    fn send_on(&self, errand: Errand) -> Result<(), Error> {
+        let (done, is_done) = channel();
+        lock(&self.errands).push((errand, done));
+        rustix::io::write(&self.bell, &1_u64.to_ne_bytes()).context(|| "Cannot wake the sandbox".into())?;
+        let patience = Duration::from_secs(PATIENCE);
+        is_done.recv_timeout(patience).context(|| "The sandbox's main thread does not answer".into())
     }
 
     /// Waits until what was asked is answered: whoever started a command that ended at once is owed "started", though the

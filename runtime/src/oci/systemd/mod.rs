@@ -67,6 +67,11 @@ impl Unit {
         Ok(Self { name, slice: slice.to_owned(), user })
     }
 
+    /// A scope of this name in the same slice.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        Self { name: format!("{name}.scope"), ..self.clone() }
+    }
+
     pub(super) fn is_user(&self) -> bool {
         self.user
     }

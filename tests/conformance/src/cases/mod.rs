@@ -32,6 +32,7 @@ cases! {
     delete_force_created,
     delete_force_frozen,
     delete_force_unknown,
+    delete_leaves_no_cgroup,
     delete_running,
     device_rules,
     devices,
