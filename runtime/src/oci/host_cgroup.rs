@@ -195,6 +195,17 @@ impl HostCgroup {
         !self.groups.is_empty()
     }
 
+    /// Threads of the kernel's that are in the group: KVM puts one of each machine where the VMM was that made it.
+    pub(super) fn kernel_threads(&self) -> Vec<i32> {
+        let members = self.groups.iter().filter_map(|group| fs::read_to_string(group.path.join("cgroup.procs")).ok());
+        let mut pids: Vec<i32> =
+            members.flat_map(|text| text.lines().flat_map(str::parse).collect::<Vec<_>>()).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids.retain(|pid| is_kernel_thread(*pid));
+        pids
+    }
+
     /// Puts a process into the group.
     pub(super) fn add(&self, pid: i32) -> Result<(), Error> {
         for group in &self.groups {
@@ -357,6 +368,14 @@ impl HostCgroup {
         let _ = self.put_back(pid);
         let _ = self.remove();
     }
+}
+
+/// By its flags (proc(5), stat field 9).
+fn is_kernel_thread(pid: i32) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 fn is_unified(hierarchies: &[Hierarchy]) -> bool {

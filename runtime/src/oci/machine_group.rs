@@ -43,6 +43,8 @@ impl MachineGroup {
         if self.own || !self.exists() {
             return Ok(());
         }
+        let mut pids = pids.to_vec();
+        pids.extend(self.group.kernel_threads());
         let name = format!("dewar-{}", self.dir.file_name().unwrap_or_default().to_string_lossy());
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
         let group = self.group.beside(&name, own_pid, self.resources.as_ref())?;
@@ -51,13 +53,14 @@ impl MachineGroup {
         let written = fs::write(&file, text).context(|| format!("Cannot write {}", file.display()));
         self.group = group;
         self.own = true;
-        pids.iter().try_for_each(|pid| self.group.add(*pid)).and(written)
+        pids.into_iter().map(|pid| self.group.add(pid)).fold(Ok(()), Result::and).and(written)
     }
 
     /// Puts these processes, whose guest does not run any more, and the calling one back where they came from.
     pub(super) fn release(&self, pids: &[i32]) -> Result<(), Error> {
         let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let released = pids.iter().chain([&own_pid]).map(|pid| self.group.put_back(*pid));
+        let pids = pids.iter().copied().chain(self.group.kernel_threads()).chain([own_pid]);
+        let released = pids.map(|pid| self.group.put_back(pid));
         // As many as can.
         let released = released.fold(Ok(()), Result::and);
         if self.own {
