@@ -123,7 +123,10 @@ impl Engine<'_> {
     }
 
     /// Nothing of a case may stay; what stays is removed all the same.
-    fn clean_up(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When something did.
+    pub fn clean_up(&self) -> Result<()> {
         let left = self.ok(&["ps", "-aq"])?;
         if !left.is_empty() {
             let args: Vec<&str> = ["rm", "-f"].into_iter().chain(left.split_whitespace()).collect();

@@ -9,6 +9,7 @@ mod daemon;
 mod docker;
 mod engine;
 mod podman;
+mod rootless;
 mod workloads;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use crate::{Case, Host, Outcome, processes_mentioning, wait_until_gone};
 
 /// Every case of every client.
 pub fn all() -> Vec<Case> {
-    [both::all(), podman::all(), docker::all(), containerd::all(), workloads::all()].into_iter().flatten().collect()
+    let clients = [both::all(), podman::all(), rootless::all(), docker::all(), containerd::all(), workloads::all()];
+    clients.into_iter().flatten().collect()
 }
 
 /// Why this host cannot run cases of a client that consists of these programs.
