@@ -11,6 +11,11 @@ use crate::cli::{CgroupManager, Cli, Command, Make, OutputFormat};
 use crate::log::Log;
 use crate::{exec, output};
 
+/// How often `events` asks whether a process was killed for lack of memory.
+const GLANCE_MS: u64 = 1000;
+/// What a container whose machine does not answer gets to be gone.
+const END_MS: u64 = 10_000;
+
 pub fn run(cli: Cli, log: &Log) -> Result<u8, Error> {
     if cli.version {
         print_version();
@@ -140,13 +145,41 @@ fn write_spec(bundle: &Path, rootless: bool) -> Result<(), Error> {
     file.context(failed)?.write_all(format!("{text}\n").as_bytes()).context(failed)
 }
 
-/// Counters until the container ends; then nothing more.
+/// Counters until the container ends, and in between what it was killed for lack of memory; then nothing more.
 fn print_events(oci: &Oci, id: &str, interval: &str, once: bool) -> Result<(), Error> {
     let interval = oci::parse_duration_ms(interval)?;
+    let mut stats = oci.stats(id)?;
+    print_line(&events::stats_event(id, &stats))?;
+    let mut left = interval;
+    if once {
+        return Ok(());
+    }
     loop {
-        print_line(&events::stats_event(id, &oci.stats(id)?))?;
-        if once || oci.wait_end(id, interval)? || oci.state(id)?.status == Status::Stopped {
+        let step = left.min(GLANCE_MS);
+        if has_ended(oci, id, step)? {
             return Ok(());
         }
+        let kills = stats.oom_kills;
+        stats = match oci.stats(id) {
+            // It ends just now: the machine goes before the process that stands for the container.
+            Err(_) if has_ended(oci, id, END_MS)? => return Ok(()),
+            stats => stats?,
+        };
+        if stats.oom_kills > kills {
+            print_line(&events::oom_event(id))?;
+        }
+        left -= step;
+        if left == 0 {
+            print_line(&events::stats_event(id, &stats))?;
+            left = interval;
+        }
+    }
+}
+
+/// Whether a container ends within so many milliseconds; one that is deleted has ended.
+fn has_ended(oci: &Oci, id: &str, milliseconds: u64) -> Result<bool, Error> {
+    match oci.wait_end(id, milliseconds) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        ended => ended,
     }
 }

@@ -10,7 +10,14 @@ pub struct Event<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     id: &'a str,
+    #[serde(skip_serializing_if = "Value::is_null")]
     data: Value,
+}
+
+/// The kernel killed a process of the container for lack of memory.
+#[must_use]
+pub fn oom_event(id: &str) -> Event<'_> {
+    Event { kind: "oom", id, data: Value::Null }
 }
 
 /// One event of the type `stats`. Times in nanoseconds, sizes in bytes, as runc's.
@@ -80,6 +87,7 @@ mod tests {
         assert_eq!(event["data"]["cpu"]["usage"]["total"], 5000);
         assert_eq!(event["data"]["memory"]["usage"]["usage"], 7);
         assert_eq!(event["data"]["memory"]["usage"]["limit"], u64::MAX);
+        assert_eq!(serde_json::to_string(&oom_event("box")).expect("encodes"), r#"{"type":"oom","id":"box"}"#);
         assert_eq!(event["data"]["pids"]["current"], 2);
     }
 }

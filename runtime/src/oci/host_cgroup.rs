@@ -12,7 +12,7 @@ use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +156,8 @@ impl HostCgroup {
                     group.made.push(group.path.clone());
                     inherit(&parent, &group)?;
                 }
-                Err(error) if error.kind() == IoKind::AlreadyExists => {}
+                // Whoever made it may have left it as it comes.
+                Err(error) if error.kind() == IoKind::AlreadyExists => drop(fill_cpuset(&parent, &group)),
                 Err(error)
                     if matches!(error.kind(), IoKind::PermissionDenied | IoKind::ReadOnlyFilesystem) && !asked =>
                 {
@@ -384,12 +385,7 @@ fn is_unified(hierarchies: &[Hierarchy]) -> bool {
 
 /// What a new group needs before it can hold a process: v1 cpusets begin empty; v2 controllers are handed down.
 fn inherit(parent: &Path, group: &Group) -> Result<(), Error> {
-    if group.controllers.iter().any(|name| name == "cpuset") {
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
-            write(&group.path.join(file), value.trim())?;
-        }
-    }
+    fill_cpuset(parent, group)?;
     if group.controllers.is_empty() {
         let known = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
         for name in known.split_whitespace() {
@@ -400,14 +396,41 @@ fn inherit(parent: &Path, group: &Group) -> Result<(), Error> {
     Ok(())
 }
 
+/// A v1 cpuset without processors or memory holds no process.
+fn fill_cpuset(parent: &Path, group: &Group) -> Result<(), Error> {
+    if !group.controllers.iter().any(|name| name == "cpuset") {
+        return Ok(());
+    }
+    let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default().trim().to_owned();
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if read(&group.path, file).is_empty() {
+            write(&group.path.join(file), &read(parent, file))?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives a group the limits of another one, as far as both have them.
 fn copy_limits(from: &Group, to: &Group) {
-    let v2 = ["memory.max", "cpu.weight", "cpu.max", "cpuset.cpus", "cpuset.mems", "pids.max", "io.weight", "io.max"];
+    let v2 = [
+        "memory.max",
+        "cpu.idle",
+        "cpu.weight",
+        "cpu.max",
+        "cpu.max.burst",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "pids.max",
+        "io.weight",
+        "io.max",
+    ];
     let v1 = [
         "memory.limit_in_bytes",
+        "cpu.idle",
         "cpu.shares",
         "cpu.cfs_period_us",
         "cpu.cfs_quota_us",
+        "cpu.cfs_burst_us",
         "cpuset.cpus",
         "cpuset.mems",
         "pids.max",
@@ -521,6 +544,11 @@ fn tasks_text(resources: &LinuxResources) -> Option<String> {
     tasks(resources).map(|limit| if limit == u64::MAX { "max".to_owned() } else { limit.to_string() })
 }
 
+/// A group that is idle has none.
+fn shares(cpu: &LinuxCpu) -> Option<u64> {
+    cpu.shares().filter(|shares| *shares > 0 && cpu.idle() != Some(1))
+}
+
 /// Settings of cgroup v2.
 fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
     let mut settings = Vec::new();
@@ -528,10 +556,12 @@ fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
     let memory = memory_limit(resources);
     set("memory.max", memory.map(|limit| if limit == u64::MAX { "max".into() } else { limit.to_string() }));
     if let Some(cpu) = resources.cpu() {
-        set("cpu.weight", cpu.shares().filter(|shares| *shares > 0).map(|shares| weight(shares).to_string()));
+        set("cpu.idle", cpu.idle().map(|idle| idle.to_string()));
+        set("cpu.weight", shares(cpu).map(|shares| weight(shares).to_string()));
         let quota = cpu.quota().map(|quota| if quota > 0 { quota.to_string() } else { "max".into() });
         let period = cpu.period().unwrap_or(100_000);
         set("cpu.max", quota.map(|quota| format!("{quota} {period}")));
+        set("cpu.max.burst", cpu.burst().map(|burst| burst.to_string()));
         set("cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
         set("cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
     }
@@ -573,9 +603,11 @@ fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String
     let memory = memory.map(|limit| if limit == u64::MAX { "-1".into() } else { limit.to_string() });
     set("memory", "memory.limit_in_bytes", memory);
     if let Some(cpu) = resources.cpu() {
-        set("cpu", "cpu.shares", cpu.shares().filter(|shares| *shares > 0).map(|shares| shares.to_string()));
+        set("cpu", "cpu.idle", cpu.idle().map(|idle| idle.to_string()));
+        set("cpu", "cpu.shares", shares(cpu).map(|shares| shares.to_string()));
         set("cpu", "cpu.cfs_period_us", cpu.period().filter(|period| *period > 0).map(|period| period.to_string()));
         set("cpu", "cpu.cfs_quota_us", cpu.quota().filter(|quota| *quota != 0).map(|quota| quota.to_string()));
+        set("cpu", "cpu.cfs_burst_us", cpu.burst().map(|burst| burst.to_string()));
         set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
         set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
     }
@@ -666,6 +698,28 @@ mod tests {
         assert_eq!(v2(&unlimited), [("pids.max".to_owned(), "max".to_owned())]);
         let settings = v1(&resources, &["memory".into()]);
         assert_eq!(settings, [("memory.limit_in_bytes".to_owned(), memory.to_string())]);
+        // An idle group has no weight, and the kernel refuses one.
+        let idle: LinuxResources =
+            serde_json::from_str(r#"{"cpu":{"shares":1024,"idle":1,"burst":5000}}"#).expect("valid");
+        let expected = |burst: &str| [("cpu.idle".to_owned(), "1".to_owned()), (burst.to_owned(), "5000".to_owned())];
+        assert_eq!(v2(&idle), expected("cpu.max.burst"));
+        assert_eq!(v1(&idle, &["cpu".into()]), expected("cpu.cfs_burst_us"));
+    }
+
+    #[test]
+    fn an_empty_cpuset_is_filled_from_above_and_a_chosen_one_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = |folder: &str, file: &str| dir.path().join(folder).join(file);
+        for (folder, cpus) in [("", "0-3\n"), ("pod", "\n"), ("pod/box", "1\n")] {
+            fs::create_dir_all(dir.path().join(folder)).expect("makes");
+            fs::write(file(folder, "cpuset.cpus"), cpus).expect("writes");
+            fs::write(file(folder, "cpuset.mems"), "0\n").expect("writes");
+        }
+        let hierarchy = Hierarchy { controllers: vec!["cpuset".into()], mount: dir.path().into(), origin: None };
+        let mut group = HostCgroup { groups: Vec::new(), unit: None };
+        group.join(&hierarchy, Path::new("pod/box"), true).expect("joins");
+        assert_eq!(fs::read_to_string(file("pod", "cpuset.cpus")).expect("is there"), "0-3");
+        assert_eq!(fs::read_to_string(file("pod/box", "cpuset.cpus")).expect("is there"), "1\n");
     }
 
     #[test]

@@ -491,11 +491,13 @@ impl Oci {
         let folder = self.folder(id);
         let _lock = folder.lock()?;
         let (mut record, mut link) = self.live(id)?;
-        update::check_fits(resources, record.vcpus, record.memory_mib)?;
-        let encoded = serde_json::to_vec(resources).context(|| "Cannot encode limits".into())?;
+        let mut resources = resources.clone();
+        record.bandwidth.complete(&mut resources);
+        update::check_fits(&resources, record.vcpus, record.memory_mib)?;
+        let encoded = serde_json::to_vec(&resources).context(|| "Cannot encode limits".into())?;
         link.agent_done(Request::Update { container: id.to_owned(), resources: encoded })?;
         if let Some(cgroup) = &mut record.cgroup {
-            cgroup.update(resources)?;
+            cgroup.update(&resources)?;
         }
         folder.write(&record)
     }

@@ -21,6 +21,7 @@ use super::host_cgroup::{CgroupManager, HostCgroup, Wanted};
 use super::link::{Answer, Ask, Joined, Link, strange};
 use super::machine_group::MachineGroup;
 use super::state::{Folder, Record, Status, process_start};
+use super::update::Bandwidth;
 use super::{hooks, network, sandbox, signals, view};
 use crate::control::wire::Wire;
 use crate::control::{ControlError, Exit, StreamMask, Streams};
@@ -325,6 +326,7 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         cgroup: Some(cgroup.clone()),
+        bandwidth: Bandwidth::of(resources(plan)?.as_ref()),
         process,
         notify: plan.notify,
         mappings,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hooks::{Hook, Place};
 use super::host_cgroup::HostCgroup;
+use super::update::Bandwidth;
 use crate::engine::EngineChoice;
 use crate::{Error, ErrorKind, ResultExt};
 
@@ -51,6 +52,7 @@ pub struct Record {
     pub poststart: Vec<Hook>,
     pub poststop: Vec<Hook>,
     pub cgroup: Option<HostCgroup>,
+    pub bandwidth: Bandwidth,
     /// JSON of the OCI `process`, which `exec` starts from.
     pub process: serde_json::Value,
     /// It has a notify socket.

@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, ErrorKind, ResultExt};
@@ -139,6 +140,38 @@ fn read(path: &Path) -> Result<Value, Error> {
     serde_json::from_slice(&text).kind(ErrorKind::Invalid, || format!("{name} does not parse"))
 }
 
+/// The share of the processors as it was set last: it consists of two numbers, and runc's flags change one alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    quota: Option<i64>,
+    period: Option<u64>,
+}
+
+impl Bandwidth {
+    pub(super) fn of(resources: Option<&LinuxResources>) -> Self {
+        let mut bandwidth = Self::default();
+        bandwidth.take(resources.and_then(|resources| resources.cpu().as_ref()));
+        bandwidth
+    }
+
+    fn take(&mut self, cpu: Option<&LinuxCpu>) {
+        self.quota = cpu.and_then(LinuxCpu::quota).filter(|quota| *quota != 0).or(self.quota);
+        self.period = cpu.and_then(LinuxCpu::period).filter(|period| *period != 0).or(self.period);
+    }
+
+    /// Takes what is asked for, and adds the number to it that is not.
+    pub(super) fn complete(&mut self, resources: &mut LinuxResources) {
+        let Some(mut cpu) = resources.cpu().clone() else { return };
+        if cpu.quota().unwrap_or(0) == 0 && cpu.period().unwrap_or(0) == 0 {
+            return;
+        }
+        self.take(Some(&cpu));
+        cpu.set_quota(self.quota);
+        cpu.set_period(self.period);
+        resources.set_cpu(Some(cpu));
+    }
+}
+
 /// Refuses more than the machine was made with: nothing can be plugged into it.
 pub(super) fn check_fits(resources: &LinuxResources, vcpus: u8, memory_mib: u64) -> Result<(), Error> {
     let limit = resources.memory().as_ref().and_then(oci_spec::runtime::LinuxMemory::limit);
@@ -154,8 +187,8 @@ pub(super) fn check_fits(resources: &LinuxResources, vcpus: u8, memory_mib: u64)
         ));
     }
     let cpu = resources.cpu().as_ref();
-    let quota = cpu.and_then(oci_spec::runtime::LinuxCpu::quota).and_then(|quota| u64::try_from(quota).ok());
-    let period = cpu.and_then(oci_spec::runtime::LinuxCpu::period).unwrap_or(100_000).max(1);
+    let quota = cpu.and_then(LinuxCpu::quota).and_then(|quota| u64::try_from(quota).ok());
+    let period = cpu.and_then(LinuxCpu::period).unwrap_or(100_000).max(1);
     if quota.is_some_and(|quota| quota.div_ceil(period) > u64::from(vcpus)) {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -187,6 +220,22 @@ mod tests {
         assert!(resources.get("pids").is_none_or(Value::is_null));
         let wrong = UpdateFlags { memory: Some("much".into()), ..UpdateFlags::default() };
         assert_eq!(wrong.resources().expect_err("wrong").kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn half_a_bandwidth_goes_with_the_other_half() {
+        let resources = |value: Value| -> LinuxResources { serde_json::from_value(value).expect("valid") };
+        let mut bandwidth = Bandwidth::of(Some(&resources(json!({"cpu": {"quota": 500_000, "period": 1_000_000}}))));
+        let mut completed = |value: Value| {
+            let mut resources = resources(value);
+            bandwidth.complete(&mut resources);
+            let cpu = resources.cpu().clone().expect("is there");
+            (cpu.quota(), cpu.period())
+        };
+        assert_eq!(completed(json!({"cpu": {"period": 900_000}})), (Some(500_000), Some(900_000)));
+        assert_eq!(completed(json!({"cpu": {"quota": 600_000}})), (Some(600_000), Some(900_000)));
+        assert_eq!(completed(json!({"cpu": {"shares": 7}})), (None, None));
+        assert_eq!(completed(json!({"cpu": {"quota": -1, "period": 0}})), (Some(-1), Some(900_000)));
     }
 
     #[test]
