@@ -228,13 +228,16 @@ impl HostCgroup {
     fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
         for group in &self.groups {
             let settings = if group.controllers.is_empty() { v2(resources) } else { v1(resources, &group.controllers) };
-            for (file, value) in settings {
-                let path = group.path.join(&file);
+            let set = |(file, value): &(String, String)| {
+                let path = group.path.join(file);
                 // A controller that the host does not have is the guest's alone: the machine's size bounds it.
-                if path.exists() {
-                    write(&path, &value)?;
-                }
-            }
+                if path.exists() { write(&path, value) } else { Ok(()) }
+            };
+            // The old quota over a new period may be more than the parent has, as may a new quota over the old period.
+            let (periods, others): (Vec<_>, Vec<_>) =
+                settings.into_iter().partition(|(file, _)| file == "cpu.cfs_period_us");
+            let refused: Vec<_> = periods.iter().filter(|period| set(period).is_err()).collect();
+            others.iter().chain(refused).try_for_each(set)?;
         }
         Ok(())
     }
