@@ -9,8 +9,10 @@ use oci_spec::runtime::LinuxSeccomp;
 fuzz_target!(|data: &[u8]| {
     if let Ok(section) = serde_json::from_slice::<LinuxSeccomp>(data) {
         // What is refused is refused with a sentence; neither may panic.
-        if let Err(error) = Program::compile(&section) {
-            assert!(!error.to_string().is_empty());
+        for strict in [false, true] {
+            if let Err(error) = Program::compile(&section, strict) {
+                assert!(!error.to_string().is_empty());
+            }
         }
     }
 });
