@@ -11,6 +11,7 @@ mod container;
 mod error;
 mod lsm;
 mod machine;
+mod proc_files;
 mod procs;
 mod scheduling;
 mod seccomp;

@@ -10,7 +10,7 @@ use dewar_protocol::ProcessInfo;
 /// Most bytes read of one file.
 const MAX_FILE: u64 = 4096;
 /// Most processes listed; the reply must fit into a frame.
-const MAX_PROCESSES: usize = 512;
+pub const MAX_PROCESSES: usize = 512;
 
 /// Describes the processes; those that ended meanwhile are left out. `user` is `root` or the uid in decimal.
 pub fn list(pids: &[u32]) -> Vec<ProcessInfo> {
@@ -36,7 +36,8 @@ fn describe(pid: u32, page_kib: u64) -> Option<ProcessInfo> {
     })
 }
 
-fn read(pid: u32, file: &str) -> Option<Vec<u8>> {
+/// The beginning of a file of a process.
+pub fn read(pid: u32, file: &str) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     File::open(format!("/proc/{pid}/{file}")).ok()?.take(MAX_FILE).read_to_end(&mut content).ok()?;
     Some(content)

@@ -25,7 +25,7 @@ pub use frame::{FrameDecoder, FrameError, encode, read_frame, write_frame};
 pub use message::*;
 
 /// Version of this contract. Host and guest refuse to talk when it differs.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// First bytes of [`Hello`].
 pub const MAGIC: [u8; 8] = *b"dewarRPC";
 /// Vsock port on the host that the agent connects to.

@@ -87,6 +87,10 @@ pub enum Request {
     Processes {
         container: String,
     },
+    /// Reply: [`Reply::ProcView`].
+    ProcView {
+        container: String,
+    },
     Pause {
         container: String,
     },
@@ -223,6 +227,7 @@ pub enum Reply {
     Stats(Box<Stats>),
     Processes(Vec<ProcessInfo>),
     Ready,
+    ProcView(ProcView),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,6 +285,23 @@ pub struct ProcessInfo {
     pub cpu_ticks: u64,
     pub rss_kib: u64,
     pub command: String,
+}
+
+/// What a container's `/proc` shows of its processes, to somebody in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcView {
+    /// `btime` of `/proc/stat`.
+    pub boot_seconds: u64,
+    pub processes: Vec<ProcFiles>,
+}
+
+/// Contents of files below `/proc/PID`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcFiles {
+    pub pid: u32,
+    pub stat: Vec<u8>,
+    pub status: Vec<u8>,
+    pub cmdline: Vec<u8>,
 }
 
 /// Why a call failed. `message` is one sentence for the user.

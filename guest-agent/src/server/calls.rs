@@ -35,7 +35,7 @@ use crate::{
         stdio::{self, Direction},
     },
     error::{Doing, Failure, Result},
-    procs,
+    proc_files, procs,
     sys::signal,
 };
 
@@ -88,6 +88,11 @@ impl Server {
                 let pids = self.container(&container)?.cgroup.pids();
                 let pids = pids.doing(|| format!("Listing the processes of {container} failed"))?;
                 Ok(Answer::Now(Reply::Processes(procs::list(&pids))))
+            }
+            Request::ProcView { container } => {
+                let pids = self.container(&container)?.cgroup.pids();
+                let pids = pids.doing(|| format!("Listing the processes of {container} failed"))?;
+                Ok(Answer::Now(Reply::ProcView(proc_files::view(&pids))))
             }
             Request::Pause { container } => self.set_paused(&container, true),
             Request::Resume { container } => self.set_paused(&container, false),

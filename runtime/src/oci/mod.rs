@@ -17,6 +17,7 @@ mod machine_group;
 mod monitor;
 mod network;
 mod notify;
+mod proc_view;
 mod sandbox;
 mod shared_memory;
 mod signals;
@@ -268,7 +269,7 @@ impl Oci {
         console: Option<UnixStream>,
     ) -> Result<(Child, Option<String>), Error> {
         let (ours, theirs) = UnixStream::pair().context(|| "Cannot make a socket pair".into())?;
-        let child = spawn_container(folder, theirs.into())?;
+        let child = spawn_container(folder, &plan, theirs.into())?;
         let streams = if console.is_some() { Streams::default() } else { own_streams() };
         let request = Create {
             plan,
@@ -511,14 +512,31 @@ fn bundle_terminal(path: &Path) -> Result<bool, Error> {
     Ok(spec.pointer("/process/terminal").and_then(serde_json::Value::as_bool).unwrap_or(false))
 }
 
+/// What the container's process on the host is called beside the container's id: the beginning of its command. `docker top`
+/// shows no more of a container than the host's ps knows.
+fn shown_command(plan: &bundle::Plan) -> String {
+    const SHOWN: usize = 200;
+    let process: serde_json::Value = serde_json::from_slice(&plan.process).unwrap_or_default();
+    let arguments = process.get("args").and_then(serde_json::Value::as_array);
+    let arguments: Vec<&str> = arguments.into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+    arguments.join(" ").chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
 /// Its own messages go to a file, since it outlives its parent's terminal.
-fn spawn_container(folder: &Folder, connection: OwnedFd) -> Result<Child, Error> {
+fn spawn_container(folder: &Folder, plan: &bundle::Plan, connection: OwnedFd) -> Result<Child, Error> {
     let exe = std::env::current_exe().context(|| "Cannot tell where this program lies".into())?;
     let program = exe.parent().unwrap_or(Path::new("/")).join("dewar-supervisor");
     let log = folder.path.join("log");
     let messages = fs::File::create(&log).context(|| format!("Cannot write {}", log.display()))?;
     let mut command = Command::new(&program);
-    command.arg("oci").stdin(connection).stdout(Stdio::null()).stderr(messages).current_dir("/");
+    command
+        .arg("oci")
+        .arg(&plan.id)
+        .arg(shown_command(plan))
+        .stdin(connection)
+        .stdout(Stdio::null())
+        .stderr(messages)
+        .current_dir("/");
     command.spawn().context(|| format!("Cannot start {}", program.display()))
 }
 

@@ -20,8 +20,10 @@ use super::console::Console;
 use super::host_cgroup::{CgroupManager, HostCgroup, Wanted};
 use super::link::{Answer, Ask, Joined, Link, strange};
 use super::machine_group::MachineGroup;
+use super::proc_view::ProcServer;
 use super::state::{Folder, Record, Status, process_start};
 use super::update::Bandwidth;
+use super::view::View;
 use super::{hooks, network, sandbox, signals, view};
 use crate::control::wire::Wire;
 use crate::control::{ControlError, Exit, StreamMask, Streams};
@@ -365,8 +367,13 @@ impl Settling {
     /// that is created. Threads that were started before keep the host's view of the filesystem.
     fn finish(mut self) -> Result<Created, Error> {
         let hooks = &self.plan.hooks.create_container;
+        // Its thread keeps the host's view, in which the sandbox is to be found.
+        let processes = ProcServer::prepare(self.record.sandbox.clone(), self.plan.id.clone());
         let view = match view::show(&self.plan.shares) {
-            Ok(view) => Some(view),
+            Ok(view) => {
+                show_processes(processes, &view);
+                Some(view)
+            }
             Err(error) if hooks.is_empty() => {
                 // Without privileges there is no namespace to be had; and nobody who could enter it.
                 eprintln!("dewar-supervisor: the container's view of the filesystem is not shown: {error}");
@@ -388,6 +395,17 @@ impl Settling {
             eprintln!("dewar-supervisor: the container's root is not this process's: {error}");
         }
         Ok(Created { notice: self.notice })
+    }
+}
+
+/// Puts what engines read of the processes where they look for it. Without it the container is none the worse.
+fn show_processes(processes: Result<ProcServer, Error>, view: &View) {
+    // A root without the directory has no container's processes to show.
+    let Ok(target) = view.directory(Path::new("/proc")) else { return };
+    let mounted = processes.map_err(|error| error.chain());
+    let mounted = mounted.and_then(|server| server.mount(target.as_fd()).map_err(|error| error.to_string()));
+    if let Err(error) = mounted {
+        eprintln!("dewar-supervisor: the container's processes are not shown to engines: {error}");
     }
 }
 

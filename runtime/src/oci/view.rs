@@ -1,7 +1,8 @@
 //! What the container's process on the host sees of the filesystem: the container's root, with its bind mounts.
 //!
 //! Engines enter that process's mount namespace to copy into a running container (`podman cp`), and read its root through
-//! procfs. They must find the container there, and not the host. createContainer hooks run before its root is changed.
+//! procfs. They must find the container there, and not the host; its `/proc` is [`super::proc_view`]'s. createContainer
+//! hooks run before its root is changed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -41,6 +42,13 @@ pub(super) fn show(shares: &[Share]) -> Result<View, Errno> {
 }
 
 impl View {
+    /// A directory in the container's root.
+    pub(super) fn directory(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let found = target(&self.root, path)?;
+        let stat = rustix::fs::fstat(&found)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() { Ok(found) } else { Err(Errno::NOTDIR) }
+    }
+
     /// Makes the container's root the namespace's.
     pub(super) fn pivot(&self) -> Result<(), Errno> {
         fchdir(&self.root)?;

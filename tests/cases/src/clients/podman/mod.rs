@@ -13,6 +13,7 @@ cases_with! { "podman_", with;
     maps_users,
     runs_health_checks,
     runs_pods,
+    tops_without_options,
 }
 
 /// podman as these cases use it.
