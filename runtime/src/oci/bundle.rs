@@ -532,7 +532,7 @@ mod tests {
             "id": "other", "oci_version": "1.0.2", "bundle": "/b", "rootfs": "/b/rootfs", "annotations": {}, "created": "",
             "owner": "root", "pid": std::process::id(), "pid_start": pid_start, "sandbox": "/s", "engine": "qemu", "vcpus": 1,
             "memory_mib": 128, "creating": false, "early_hooks": false, "started": true, "paused": false, "poststart": [],
-            "poststop": [], "cgroup": null, "process": {}, "notify": false, "mappings": maps(1000), "terminal": false,
+            "poststop": [], "cgroup": null, "process": {}, "bandwidth": {}, "notify": false, "mappings": maps(1000), "terminal": false,
         });
         let others: Vec<Record> = vec![serde_json::from_value(other).expect("a record")];
         let mut spec = serde_json::json!({"linux": {"namespaces": [{"type": "user"}]}});
