@@ -84,3 +84,29 @@ pub(super) fn clean_up(dir: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::link::SOCKET;
+
+    #[test]
+    fn what_a_killed_sandbox_left_goes_and_a_living_one_keeps_its_own() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (sandbox, group) = (dir.path().join("sandbox"), dir.path().join("hierarchy/machine"));
+        fs::create_dir(&sandbox).expect("makes");
+        fs::create_dir_all(&group).expect("makes");
+        let text = serde_json::json!({
+            "groups": [{ "controllers": ["pids"], "path": group, "made": [group], "origin": null }],
+            "unit": null,
+        });
+        fs::write(sandbox.join(FILE), text.to_string()).expect("writes");
+        let listener = std::os::unix::net::UnixListener::bind(sandbox.join(SOCKET)).expect("listens");
+        clean_up(&sandbox).expect("does nothing");
+        assert!(sandbox.exists() && group.exists());
+        drop(listener);
+        clean_up(&sandbox).expect("removes");
+        assert!(!sandbox.exists() && !group.exists() && dir.path().join("hierarchy").exists());
+        clean_up(&sandbox).expect("has nothing to do");
+    }
+}
