@@ -212,6 +212,29 @@ pub(crate) fn with_console(text: &str, machine: &dyn Machine) -> String {
     if lines.is_empty() {
         return format!("{text} (its console is empty)");
     }
-    let last = &lines[lines.len().saturating_sub(12)..];
-    format!("{text}; the last lines of its console:\n  {}", last.join("\n  "))
+    format!("{text}; the last lines of its console:\n  {}", last_words(&lines).join("\n  "))
+}
+
+/// The last lines, and before them why the kernel panicked when its trace has pushed that out.
+fn last_words<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    const SHOWN: usize = 12;
+    let (before, last) = lines.split_at(lines.len().saturating_sub(SHOWN));
+    let why = before.iter().rfind(|line| line.contains("Kernel panic"));
+    why.copied().into_iter().chain(last.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_s_reason_outlives_its_trace() {
+        let trace: Vec<String> = (0..20).map(|n| format!("? {n}")).collect();
+        let mut lines = vec!["earlier", "Kernel panic - not syncing: why"];
+        lines.extend(trace.iter().map(String::as_str));
+        let words = last_words(&lines);
+        assert_eq!((words.len(), words[0], words[1]), (13, lines[1], "? 8"));
+        assert_eq!(last_words(&lines[..5]), lines[..5]);
+        assert_eq!(last_words(&lines[2..]).len(), 12);
+    }
 }

@@ -1,6 +1,7 @@
 //! The cases, by file name.
 
 cases! {
+    agent_dies,
     archive_digests_are_checked,
     archive_from_anywhere,
     archive_is_truncated,
