@@ -28,11 +28,21 @@ pub fn files_below(dir: &Path) -> BTreeMap<PathBuf, u64> {
     found
 }
 
+/// A host with an installation and a root of its own, busybox loaded; they go with the folders.
+pub fn own_stage(host: &Host) -> Result<(Host, [tempfile::TempDir; 2])> {
+    let dir = tempfile::Builder::new().prefix("dw").tempdir()?;
+    let root = tempfile::Builder::new().prefix("dw").tempdir()?;
+    let archive = host.stage.join("lib/dewar/busybox.tar").display().to_string();
+    let host = copy_stage(&host.with_root(root.path()), dir.path())?;
+    host.dewar(&["load", "-q", "-i", &archive]).finish()?.success()?;
+    Ok((host, [dir, root]))
+}
+
 /// An installation in `dir` with the same files as the host's, for a case to spoil.
 ///
 /// # Errors
 /// Those of writing files.
-pub fn own_stage(host: &Host, dir: &Path) -> Result<Host> {
+fn copy_stage(host: &Host, dir: &Path) -> Result<Host> {
     for part in ["bin", "lib/dewar"] {
         let (from, to) = (host.stage.join(part), dir.join(part));
         fs::create_dir_all(&to)?;

@@ -39,11 +39,7 @@ const KILLED: [u8; 122] = {
 };
 
 pub fn run(host: &Host) -> Result<Outcome> {
-    let dir = tempfile::Builder::new().prefix("dw").tempdir()?;
-    let root = tempfile::Builder::new().prefix("dw").tempdir()?;
-    let archive = host.stage.join("lib/dewar/busybox.tar").display().to_string();
-    let host = own_stage(&host.with_root(root.path()), dir.path())?;
-    host.dewar(&["load", "-q", "-i", &archive]).finish()?.success()?;
+    let (host, [dir, _root]) = own_stage(host)?;
     let initramfs = dir.path().join("lib/dewar/initramfs.cpio");
     fs::remove_file(&initramfs)?;
     dewar_rootfs::initramfs::write(&KILLED, File::create(&initramfs)?)?;
