@@ -6,22 +6,23 @@
 //! driver ([`super::systemd`]) the group is a unit's: systemd makes it where it knows the hierarchy, and the rest is as
 //! without.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxCpu, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::limits::{io_weight, memory_limit, tasks, weight};
 use super::state::wait_end;
 use super::systemd::{self, Manager, Property, Unit};
 use crate::{Error, ErrorKind, ResultExt};
 
-/// What the guest's kernel, the VMM and the servers may use beside the container's own limit, in bytes.
-pub(super) const MEMORY_OVERHEAD: u64 = 192 << 20;
 /// What the processes of a machine that ends get to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -29,8 +30,6 @@ const MOMENT: Duration = Duration::from_millis(1);
 const GLANCE: Duration = Duration::from_millis(10);
 /// What the processes of a machine that lives on get to be in another group.
 const REMOVAL: Duration = Duration::from_secs(1);
-/// Threads of a machine's processes that come on top of the vCPUs'.
-const TASKS: u64 = 512;
 
 /// Who makes the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,7 +226,7 @@ impl HostCgroup {
 
     fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
         for group in &self.groups {
-            let settings = if group.controllers.is_empty() { v2(resources) } else { v1(resources, &group.controllers) };
+            let settings = limits::settings(resources, &group.controllers);
             let set = |(file, value): &(String, String)| {
                 let path = group.path.join(file);
                 // A controller that the host does not have is the guest's alone: the machine's size bounds it.
@@ -415,36 +414,7 @@ fn fill_cpuset(parent: &Path, group: &Group) -> Result<(), Error> {
 
 /// Gives a group the limits of another one, as far as both have them.
 fn copy_limits(from: &Group, to: &Group) {
-    let v2 = [
-        "memory.max",
-        "cpu.idle",
-        "cpu.weight",
-        "cpu.max",
-        "cpu.max.burst",
-        "cpuset.cpus",
-        "cpuset.mems",
-        "pids.max",
-        "io.weight",
-        "io.max",
-    ];
-    let v1 = [
-        "memory.limit_in_bytes",
-        "cpu.idle",
-        "cpu.shares",
-        "cpu.cfs_period_us",
-        "cpu.cfs_quota_us",
-        "cpu.cfs_burst_us",
-        "cpuset.cpus",
-        "cpuset.mems",
-        "pids.max",
-        "blkio.weight",
-        "blkio.throttle.read_bps_device",
-        "blkio.throttle.write_bps_device",
-        "blkio.throttle.read_iops_device",
-        "blkio.throttle.write_iops_device",
-    ];
-    let files = if from.controllers.is_empty() { v2.as_slice() } else { &v1 };
-    for file in files {
+    for file in limits::files(&from.controllers) {
         // One setting a line.
         for setting in fs::read_to_string(from.path.join(file)).unwrap_or_default().lines() {
             // What the kernel gave the one without being asked it need not take for the other.
@@ -531,115 +501,9 @@ fn origin(own: &str, controllers: &[String], root: &str, mount: &Path) -> Option
     plain.then(|| mount.join(below))
 }
 
-/// With what a machine costs on top; the highest number for none.
-pub(super) fn memory_limit(resources: &LinuxResources) -> Option<u64> {
-    let limit = resources.memory().as_ref()?.limit()?;
-    let on_top = |limit: u64| limit.saturating_add(limit / 64).saturating_add(MEMORY_OVERHEAD);
-    Some(u64::try_from(limit).map_or(u64::MAX, on_top))
-}
-
-/// The machine's threads are bounded where the container's are, whose own limit the guest holds; the highest number for none.
-pub(super) fn tasks(resources: &LinuxResources) -> Option<u64> {
-    resources.pids().as_ref().map(|pids| if pids.limit() < 0 { u64::MAX } else { TASKS })
-}
-
-fn tasks_text(resources: &LinuxResources) -> Option<String> {
-    tasks(resources).map(|limit| if limit == u64::MAX { "max".to_owned() } else { limit.to_string() })
-}
-
-/// A group that is idle has none.
-fn shares(cpu: &LinuxCpu) -> Option<u64> {
-    cpu.shares().filter(|shares| *shares > 0 && cpu.idle() != Some(1))
-}
-
-/// Settings of cgroup v2.
-fn v2(resources: &LinuxResources) -> Vec<(String, String)> {
-    let mut settings = Vec::new();
-    let mut set = |file: &str, value: Option<String>| settings.extend(value.map(|value| (file.to_owned(), value)));
-    let memory = memory_limit(resources);
-    set("memory.max", memory.map(|limit| if limit == u64::MAX { "max".into() } else { limit.to_string() }));
-    if let Some(cpu) = resources.cpu() {
-        set("cpu.idle", cpu.idle().map(|idle| idle.to_string()));
-        set("cpu.weight", shares(cpu).map(|shares| weight(shares).to_string()));
-        let quota = cpu.quota().map(|quota| if quota > 0 { quota.to_string() } else { "max".into() });
-        let period = cpu.period().unwrap_or(100_000);
-        set("cpu.max", quota.map(|quota| format!("{quota} {period}")));
-        set("cpu.max.burst", cpu.burst().map(|burst| burst.to_string()));
-        set("cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
-        set("cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
-    }
-    set("pids.max", tasks_text(resources));
-    if let Some(block) = resources.block_io() {
-        set(
-            "io.weight",
-            block.weight().filter(|weight| *weight > 0).map(|weight| format!("default {}", io_weight(weight))),
-        );
-        for (list, name) in throttles(block) {
-            for device in list.iter().flatten() {
-                set("io.max", Some(format!("{}:{} {name}={}", device.major(), device.minor(), device.rate())));
-            }
-        }
-    }
-    settings
-}
-
-type Throttles<'a> = [(&'a Option<Vec<oci_spec::runtime::LinuxThrottleDevice>>, &'static str); 4];
-
-fn throttles(block: &oci_spec::runtime::LinuxBlockIo) -> Throttles<'_> {
-    [
-        (block.throttle_read_bps_device(), "rbps"),
-        (block.throttle_write_bps_device(), "wbps"),
-        (block.throttle_read_iops_device(), "riops"),
-        (block.throttle_write_iops_device(), "wiops"),
-    ]
-}
-
-/// Settings of cgroup v1.
-fn v1(resources: &LinuxResources, controllers: &[String]) -> Vec<(String, String)> {
-    let mut settings = Vec::new();
-    let mut set = |controller: &str, file: &str, value: Option<String>| {
-        if controllers.iter().any(|name| name == controller) {
-            settings.extend(value.map(|value| (file.to_owned(), value)));
-        }
-    };
-    let memory = memory_limit(resources);
-    let memory = memory.map(|limit| if limit == u64::MAX { "-1".into() } else { limit.to_string() });
-    set("memory", "memory.limit_in_bytes", memory);
-    if let Some(cpu) = resources.cpu() {
-        set("cpu", "cpu.idle", cpu.idle().map(|idle| idle.to_string()));
-        set("cpu", "cpu.shares", shares(cpu).map(|shares| shares.to_string()));
-        set("cpu", "cpu.cfs_period_us", cpu.period().filter(|period| *period > 0).map(|period| period.to_string()));
-        set("cpu", "cpu.cfs_quota_us", cpu.quota().filter(|quota| *quota != 0).map(|quota| quota.to_string()));
-        set("cpu", "cpu.cfs_burst_us", cpu.burst().map(|burst| burst.to_string()));
-        set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|set| !set.is_empty()));
-        set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|set| !set.is_empty()));
-    }
-    set("pids", "pids.max", tasks_text(resources));
-    if let Some(block) = resources.block_io() {
-        set("blkio", "blkio.weight", block.weight().filter(|weight| *weight > 0).map(|weight| weight.to_string()));
-        let files = ["read_bps", "write_bps", "read_iops", "write_iops"];
-        for ((list, _), file) in throttles(block).into_iter().zip(files) {
-            for device in list.iter().flatten() {
-                let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
-                set("blkio", &format!("blkio.throttle.{file}_device"), Some(value));
-            }
-        }
-    }
-    settings
-}
-
-/// cgroup v1's shares (2 to 262144) as v2's weight (1 to 10000), as runc converts them.
-pub(super) fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
-
-/// cgroup v1's block weight (10 to 1000) as v2's (1 to 10000).
-pub(super) fn io_weight(weight: u16) -> u64 {
-    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
-}
-
 #[cfg(test)]
 mod tests {
+    use super::limits::MEMORY_OVERHEAD;
     use super::*;
 
     #[test]
@@ -684,29 +548,6 @@ mod tests {
         let wanted = Wanted { path: Some("/a/b"), id: "box", pid: 42, resources: None, annotations: &none };
         let group = HostCgroup::create(&wanted, CgroupManager::Disabled).expect("asks for nothing");
         assert!(group.groups.is_empty() && group.unit.is_none());
-    }
-
-    #[test]
-    fn limits_get_what_a_machine_costs_on_top() {
-        let text =
-            r#"{"memory":{"limit":67108864},"cpu":{"shares":1024,"quota":50000,"period":100000},"pids":{"limit":10}}"#;
-        let resources: LinuxResources = serde_json::from_str(text).expect("valid");
-        let memory = (64 << 20) + (1 << 20) + MEMORY_OVERHEAD;
-        let settings = v2(&resources);
-        assert!(settings.contains(&("memory.max".into(), memory.to_string())), "{settings:?}");
-        assert!(settings.contains(&("cpu.max".into(), "50000 100000".into())));
-        assert!(settings.contains(&("cpu.weight".into(), "39".into())));
-        assert!(settings.contains(&("pids.max".into(), "512".into())));
-        let unlimited: LinuxResources = serde_json::from_str(r#"{"pids":{"limit":-1}}"#).expect("valid");
-        assert_eq!(v2(&unlimited), [("pids.max".to_owned(), "max".to_owned())]);
-        let settings = v1(&resources, &["memory".into()]);
-        assert_eq!(settings, [("memory.limit_in_bytes".to_owned(), memory.to_string())]);
-        // An idle group has no weight, and the kernel refuses one.
-        let idle: LinuxResources =
-            serde_json::from_str(r#"{"cpu":{"shares":1024,"idle":1,"burst":5000}}"#).expect("valid");
-        let expected = |burst: &str| [("cpu.idle".to_owned(), "1".to_owned()), (burst.to_owned(), "5000".to_owned())];
-        assert_eq!(v2(&idle), expected("cpu.max.burst"));
-        assert_eq!(v1(&idle, &["cpu".into()]), expected("cpu.cfs_burst_us"));
     }
 
     #[test]
