@@ -91,6 +91,12 @@ struct Settling {
     record: Record,
 }
 
+/// What the container has on the host.
+struct OnHost {
+    cgroup: HostCgroup,
+    resources: Option<LinuxResources>,
+}
+
 fn create(starter: &mut Wire) -> Result<Running, Error> {
     let request: Create = starter.receive()?.ok_or_else(|| Error::new(ErrorKind::Invalid, "The starter hung up"))?;
     let (mut streams, console) = if request.console {
@@ -99,7 +105,12 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         (take_streams(starter, request.streams)?, None)
     };
     let plan = &request.plan;
-    let resources = resources(plan)?;
+    let resources: Option<LinuxResources> = plan
+        .resources
+        .as_deref()
+        .map(serde_json::from_slice)
+        .transpose()
+        .kind(ErrorKind::Invalid, || "linux.resources does not parse".into())?;
     let wanted = Wanted {
         path: plan.cgroups_path.as_deref(),
         id: &plan.id,
@@ -107,7 +118,7 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         resources: resources.as_ref(),
         annotations: &plan.annotations,
     };
-    let cgroup = HostCgroup::create(&wanted, request.cgroups)?;
+    let host = OnHost { cgroup: HostCgroup::create(&wanted, request.cgroups)?, resources };
     let made = (|| {
         enter_network(&plan.network)?;
         let console = console.map(|socket| Console::open(&socket, console_size(plan))).transpose()?;
@@ -115,17 +126,12 @@ fn create(starter: &mut Wire) -> Result<Running, Error> {
         if let Some(console) = &console {
             streams = Streams { stdin: Some(console.duplicate()?), stdout: Some(console.duplicate()?), stderr: None };
         }
-        start(&request, &cgroup, streams, console, stderr)
+        start(&request, &host, streams, console, stderr)
     })();
     if made.is_err() {
-        cgroup.leave_and_delete();
+        host.cgroup.leave_and_delete();
     }
     made
-}
-
-fn resources(plan: &Plan) -> Result<Option<LinuxResources>, Error> {
-    let parsed = plan.resources.as_deref().map(serde_json::from_slice).transpose();
-    parsed.kind(ErrorKind::Invalid, || "linux.resources does not parse".into())
 }
 
 fn own_pid() -> i32 {
@@ -162,16 +168,16 @@ fn enter_network(network: &HostNetwork) -> Result<(), Error> {
 
 fn start(
     request: &Create,
-    cgroup: &HostCgroup,
+    host: &OnHost,
     streams: Streams,
     console: Option<Console>,
     stderr: Option<OwnedFd>,
 ) -> Result<Running, Error> {
     let plan = &request.plan;
-    let (sandbox, mut link) = connect(request, cgroup)?;
+    let (sandbox, mut link) = connect(request, host)?;
     link.send(&Ask::Join { container: plan.id.clone() }, &[])?;
     // While the guest boots.
-    let mut record = record(plan, cgroup, &sandbox)?;
+    let mut record = record(plan, host, &sandbox)?;
     let folder = Folder { path: request.folder.clone() };
     folder.write(&record)?;
     let state = hooks::state_json(&record.state(Status::Creating));
@@ -246,7 +252,7 @@ fn create_request(plan: &Plan, streams: &StreamPlan, state: Vec<u8>) -> Request 
 }
 
 /// The sandbox's folder, and the connection that stands for this container.
-fn connect(request: &Create, cgroup: &HostCgroup) -> Result<(PathBuf, Link), Error> {
+fn connect(request: &Create, host: &OnHost) -> Result<(PathBuf, Link), Error> {
     if let Some(sandbox) = &request.plan.joined_sandbox {
         return Ok((sandbox.clone(), Link::connect(sandbox)?));
     }
@@ -263,8 +269,8 @@ fn connect(request: &Create, cgroup: &HostCgroup) -> Result<(PathBuf, Link), Err
         -1 => Err(std::io::Error::last_os_error()).context(|| "Cannot fork the sandbox's process".into()),
         0 => {
             drop(ours);
-            let resources = resources(&request.plan).unwrap_or_default();
-            run_sandbox(request, MachineGroup::of_first(&dir, cgroup.clone(), resources), &dir, theirs);
+            let group = MachineGroup::of_first(&dir, host.cgroup.clone(), host.resources.clone());
+            run_sandbox(request, group, &dir, theirs);
             std::process::exit(0)
         }
         _ => Ok((dir, Link::new(ours))),
@@ -301,7 +307,7 @@ fn keep_only(kept: &UnixStream) -> Result<(), Error> {
     Ok(())
 }
 
-fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Error> {
+fn record(plan: &Plan, host: &OnHost, sandbox: &Path) -> Result<Record, Error> {
     let pid = own_pid();
     let (pid_start, _) =
         process_start(pid).ok_or_else(|| Error::new(ErrorKind::Internal, "Cannot read this process's own state"))?;
@@ -327,8 +333,8 @@ fn record(plan: &Plan, cgroup: &HostCgroup, sandbox: &Path) -> Result<Record, Er
         paused: false,
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
-        cgroup: Some(cgroup.clone()),
-        bandwidth: Bandwidth::of(resources(plan)?.as_ref()),
+        cgroup: Some(host.cgroup.clone()),
+        bandwidth: Bandwidth::of(host.resources.as_ref()),
         process,
         notify: plan.notify,
         mappings,
