@@ -141,8 +141,9 @@ struct Hardware {
 
 fn create_hardware() -> Result<Hardware, VmError> {
     let kvm = vm::open()?;
-    let vm = vm::create(&kvm)?;
-    let (cpuid, tsc_deadline) = vm::cpuid(&kvm)?;
+    let tsc_deadline = vm::has_deadline_timer(&kvm);
+    let vm = vm::create(&kvm, tsc_deadline)?;
+    let cpuid = vm::cpuid(&kvm)?;
     Ok(Hardware { vm, cpuid, tsc_deadline })
 }
 

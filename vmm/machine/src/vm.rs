@@ -69,26 +69,26 @@ pub fn open() -> Result<Kvm, VmError> {
 /// Creates a VM with the interrupt controllers of a PC, all in the kernel, and a timer where the guest needs one.
 ///
 /// A kernel that knows the rate of the TSC, by CPUID and kvmclock, and whose APIC timer takes deadlines of it never uses
-/// the PIT. KVM makes a thread for it, and the VM waits for that.
-pub fn create(kvm: &Kvm) -> Result<VmFd, VmError> {
+/// the PIT. KVM makes a thread for it, and the VM waits for that. `tsc_deadline`: the timer takes such deadlines.
+pub fn create(kvm: &Kvm, tsc_deadline: bool) -> Result<VmFd, VmError> {
     let vm = kvm.create_vm().map_err(failed("create a virtual machine"))?;
     vm.set_identity_map_address(KVM_IDENTITY_MAP).map_err(failed("place its identity map"))?;
     vm.set_tss_address(KVM_TSS as usize).map_err(failed("place its task state segment"))?;
     vm.create_irq_chip().map_err(failed("create interrupt controllers"))?;
-    if !has_deadline_timer(kvm) {
+    if !tsc_deadline {
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).map_err(failed("create a timer"))?;
     }
     Ok(vm)
 }
 
-/// KVM's supported CPUID table, and whether its APIC timer has the deadline mode.
-pub fn cpuid(kvm: &Kvm) -> Result<(kvm_bindings::CpuId, bool), VmError> {
-    let table = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("tell the supported CPU features"))?;
-    Ok((table, has_deadline_timer(kvm)))
+/// KVM's supported CPUID table.
+pub fn cpuid(kvm: &Kvm) -> Result<kvm_bindings::CpuId, VmError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("tell the supported CPU features"))
 }
 
-fn has_deadline_timer(kvm: &Kvm) -> bool {
+/// Whether the APIC timer that KVM emulates has the deadline mode.
+pub fn has_deadline_timer(kvm: &Kvm) -> bool {
     kvm.check_extension(Cap::TscDeadlineTimer)
 }
 
