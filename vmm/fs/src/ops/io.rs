@@ -223,14 +223,11 @@ fn write_all(handle: &Handle, data: &[u8], offset: u64) -> Result<usize, Errno> 
 }
 
 /// Seconds after which a file's time of change stands for its contents: never where a mapping can change them in silence.
-fn settles_after(mode: u32, file_system: i64) -> Option<i64> {
+fn settles_after(mode: u32, file_system: impl FnOnce() -> Result<i64, Errno>) -> Result<Option<i64>, Errno> {
     if mode & 0o111 != 0 {
-        Some(SETTLED)
-    } else if IN_MEMORY.contains(&file_system) {
-        None
-    } else {
-        Some(SETTLED_IF_MAPPED)
+        return Ok(Some(SETTLED));
     }
+    Ok((!IN_MEMORY.contains(&file_system()?)).then_some(SETTLED_IF_MAPPED))
 }
 
 /// What tells the file's present contents from later ones; nothing while it has changed so lately that the next change could
@@ -240,7 +237,7 @@ fn settled_stamp(file: &std::os::fd::OwnedFd) -> Result<Option<Stamp>, Errno> {
     let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok());
     let age = now.and_then(|now| now.checked_sub(changed.0));
-    let settles = settles_after(u32::from(stat.stx_mode), fstatfs(file)?.f_type);
+    let settles = settles_after(u32::from(stat.stx_mode), || Ok(fstatfs(file)?.f_type))?;
     let settled = age.zip(settles).is_some_and(|(age, settles)| age >= settles);
     let modified = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
     Ok(settled.then_some(Stamp { size: stat.stx_size, changed, modified }))
@@ -253,9 +250,10 @@ mod tests {
     #[test]
     fn what_may_be_mapped_and_written_settles_late_or_never() {
         const EXT4: i64 = 0xef53;
-        assert_eq!(settles_after(0o100_755, EXT4), Some(SETTLED));
-        assert_eq!(settles_after(0o100_644, EXT4), Some(SETTLED_IF_MAPPED));
-        assert_eq!(settles_after(0o100_600, IN_MEMORY[0]), None);
-        assert_eq!(settles_after(0o100_700, IN_MEMORY[0]), Some(SETTLED));
+        let settles = |mode, file_system| settles_after(mode, || Ok(file_system));
+        assert_eq!(settles(0o100_755, EXT4), Ok(Some(SETTLED)));
+        assert_eq!(settles(0o100_644, EXT4), Ok(Some(SETTLED_IF_MAPPED)));
+        assert_eq!(settles(0o100_600, IN_MEMORY[0]), Ok(None));
+        assert_eq!(settles(0o100_700, IN_MEMORY[0]), Ok(Some(SETTLED)));
     }
 }
