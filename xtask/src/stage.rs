@@ -52,7 +52,7 @@ fn stage_kernel(step: &mut Step, places: &Places) -> Result<Outcome> {
     let outcome = kernel::build(step, places, &recipe)?;
     let built = recipe.dir(places).join("vmlinux");
     let product = places.lib().join("vmlinux");
-    let stamp = Stamp::new("1").file(&built)?;
+    let stamp = Stamp::new("1").file(&built)?.file(&places.root.join("rootfs/src/vmlinux.rs"))?;
     if stamp.matches(places, &product) {
         return Ok(outcome);
     }
