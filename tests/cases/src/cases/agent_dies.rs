@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use crate::{Host, Outcome, own_stage};
 
 /// An ELF executable for x86-64 of one segment, the whole file, whose first instruction is none: the kernel kills it.
-const KILLED: [u8; 122] = {
-    let mut file = [0; 122];
+fn killed() -> Vec<u8> {
+    let mut file = vec![0; 122];
     let parts: [(usize, &[u8]); 10] = [
         // Class, byte order, version; kind, machine, version.
         (0, b"\x7fELF\x02\x01\x01"),
@@ -25,24 +25,17 @@ const KILLED: [u8; 122] = {
         // ud2
         (120, &[0x0f, 0x0b]),
     ];
-    let mut part = 0;
-    while part < parts.len() {
-        let (at, bytes) = parts[part];
-        let mut byte = 0;
-        while byte < bytes.len() {
-            file[at + byte] = bytes[byte];
-            byte += 1;
-        }
-        part += 1;
+    for (at, bytes) in parts {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
     }
     file
-};
+}
 
 pub fn run(host: &Host) -> Result<Outcome> {
     let (host, [dir, _root]) = own_stage(host)?;
     let initramfs = dir.path().join("lib/dewar/initramfs.cpio");
     fs::remove_file(&initramfs)?;
-    dewar_rootfs::initramfs::write(&KILLED, File::create(&initramfs)?)?;
+    dewar_rootfs::initramfs::write(&killed(), File::create(&initramfs)?)?;
     let run = host.run(&[], &["true"])?;
     ensure!(run.exits(125)?.err.contains("Attempted to kill init"), "{run:?}");
     host.nothing_left()?;
