@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use dewar_protocol::{Join, ROOT_DIR, SHARED_DIR};
@@ -302,7 +303,12 @@ fn share_mounts(
 /// Where in the root filesystem a source lies. What is there is for the guest to see: earlier mounts of the container may have
 /// brought it, and links of the image lead nowhere but into it.
 fn inside<'a>(rootfs: &Path, source: &'a Path) -> Option<&'a Path> {
-    let above = source.ancestors().find(|above| fs::canonicalize(above).is_ok_and(|path| path == rootfs))?;
+    let root = fs::metadata(rootfs).ok()?;
+    // Few are it: they alone are worth a look at each step of their path.
+    let is_root =
+        |above: &Path| fs::metadata(above).is_ok_and(|meta| (meta.dev(), meta.ino()) == (root.dev(), root.ino()));
+    let above =
+        source.ancestors().find(|above| is_root(above) && fs::canonicalize(above).is_ok_and(|path| path == rootfs))?;
     let inside = source.strip_prefix(above).ok()?;
     inside.components().all(|part| matches!(part, Component::Normal(_))).then_some(inside)
 }
