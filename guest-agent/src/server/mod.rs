@@ -1,7 +1,8 @@
 //! The agent at work: one thread, one event loop, nothing that blocks.
 //!
 //! [`calls`] answers the host, [`processes`] follows processes from their fork to their end, [`streams`] and [`pump`]
-//! carry their bytes, [`notify`] what they say of themselves, [`shutdown`] is the way out. One thread, because processes are made by forking this one.
+//! carry their bytes, [`notify`] what they say of themselves, [`shutdown`] is the way out. One thread, because processes are
+//! made by forking this one.
 
 mod calls;
 mod notify;

@@ -1,9 +1,16 @@
 //! Containers that say that they are ready, and the calls that wait for it.
 
+use std::collections::BTreeMap;
+
 use dewar_protocol::Reply;
 use rustix::event::epoll::EventFlags;
 
-use super::{Server, calls::Answer, poller::Token, processes::Process};
+use super::{
+    Server,
+    calls::Answer,
+    poller::Token,
+    processes::{Container, Process},
+};
 use crate::{
     container::notify::Notify,
     error::{Doing, Result},
@@ -26,9 +33,7 @@ impl Server {
 
     /// Begins to listen to a container, by the number of its init.
     pub(super) fn watch_notify(&mut self, init: u64) -> Result<()> {
-        let Some(notify) = self.containers.values().find(|c| c.init == init).and_then(|c| c.notify.as_ref()) else {
-            return Ok(());
-        };
+        let Some(notify) = of_init(&self.containers, init) else { return Ok(()) };
         let watched = self.poller.watch(notify.socket(), Token::Notify(init), EventFlags::IN);
         watched.doing(|| "Watching the container's notify socket failed".into())
     }
@@ -40,8 +45,7 @@ impl Server {
         for call in waiters {
             self.reply(call, Ok(Reply::Ready));
         }
-        if more && let Some(notify) = self.containers.values().find(|c| c.init == init).and_then(|c| c.notify.as_ref())
-        {
+        if more && let Some(notify) = of_init(&self.containers, init) {
             // Events tell of changes: what is left is to be told again. Where that fails, it is with the next message.
             let _ = self.poller.rewatch(notify.socket(), Token::Notify(init), EventFlags::IN);
         }
@@ -59,4 +63,9 @@ impl Server {
     fn notify_of(&mut self, init: u64) -> Option<&mut Notify> {
         self.containers.values_mut().find(|container| container.init == init)?.notify.as_mut()
     }
+}
+
+/// The socket of the container whose init has this number.
+fn of_init(containers: &BTreeMap<String, Container>, init: u64) -> Option<&Notify> {
+    containers.values().find(|container| container.init == init)?.notify.as_ref()
 }
